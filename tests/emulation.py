@@ -27,7 +27,7 @@ why_missing = (
 )
 
 
-# A folder for the objects that do not depend on the kernel's source, and for the handler.
+# A folder for object files, the libraries of `library_of`, and the handler.
 _objects = tempfile.TemporaryDirectory()
 
 
@@ -91,7 +91,7 @@ def emulate(library, shape, network, x, y, orders, etas, batch_size=None, seed=0
 
 
 def aligned(rows, row_bytes):
-    """Return rows of zero bytes whose address is a multiple of 16, as on a device."""
+    """Return an array of zero bytes whose address is a multiple of 16, as on a device."""
     memory = np.zeros(rows * row_bytes + 16, np.uint8)
     start = -memory.ctypes.data % 16
     return memory[start : start + rows * row_bytes].reshape(rows, row_bytes)

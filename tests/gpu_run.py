@@ -13,7 +13,7 @@ import pytest
 
 FOLDER = pathlib.Path(__file__).with_name("gpu")
 ORDER = ("test_kernel.py", "test_determinism.py", "test_mathematics.py", "test_training.py", "test_checker.py")
-# The user property of a figure: its name, its value and its limits.
+# The key of the user property that holds a figure's name, value and limits.
 FIGURE = "figure"
 
 

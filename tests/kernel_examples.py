@@ -9,7 +9,10 @@ from jaxgd import Layer
 
 
 def drawn(shape, n, labels, networks, seed):
-    """Return networks w1, b1, w2, b2 with a leading axis, inputs in bytes, answers, and an order for each network."""
+    """Return networks, inputs in bytes, labels or targets, and orders.
+
+    The networks are w1, b1, w2 and b2. They and the orders have a leading axis of networks.
+    """
     rng = np.random.default_rng(seed)
 
     def normal(*size):

@@ -122,7 +122,7 @@ def test_training_digits_of_any_size_fit_unchanged():
     assert all(fit_to_frame(image, frame) is image for image in images)
 
 
-def test_the_box_of_a_few_large_images_stays_inside():
+def test_the_box_of_a_few_large_images_stays_inside_the_frame():
     images = np.zeros((2, 2000, 1000), np.uint8)
     images[:, 700] = images[0, :, 500] = images[1, 300:1700, 500] = 255  # two crosses
     frame = frame_of(images)
@@ -158,7 +158,7 @@ def test_json_restores_a_frame():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_fitting_agrees_with_an_independent_implementation(seed):
-    """Both average by exact area, one in float32 and one in float64, so they may round to adjacent integers."""
+    """Both implementations average by exact area, one in float32 and one in float64, so they may differ by 1."""
     sheet = drawing(seed)
     difference = np.abs(fit_to_frame(sheet, MNIST).astype(int) - by_hand(sheet))
     assert difference.max() <= 1
@@ -235,7 +235,7 @@ def test_detached_stroke_is_ink():
 
 
 def lopsided():
-    """Return an image with nearly all ink at one end. Centering by mass would move the other end out of the frame."""
+    """Draw a T with 3/4 of its ink in the bar. Centering by mass would move the foot out of the frame."""
     image = np.zeros((200, 200), np.uint8)
     image[20:180, 98:102] = image[20:40, 60:140] = 255
     return image
@@ -422,14 +422,14 @@ def chunk(kind, data):
 
 
 def png(width, height, *, extra=b""):
-    """Return an empty gray PNG picture of this size."""
+    """Return a PNG file of this size with black pixels and the chunks `extra`."""
     head = chunk(b"IHDR", struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(bytes((width + 1) * height), 1))
     return b"\x89PNG\r\n\x1a\n" + head + extra + pixels + chunk(b"IEND", b"")
 
 
 def scans(count):
-    """Return a progressive JPEG file of 1,000×1,000 pixels that repeats its last scan."""
+    """Return a progressive JPEG file of 1,000×1,000 pixels whose last scan is repeated `count` times."""
     content = io.BytesIO()
     Image.new("L", (1000, 1000), 255).save(content, "jpeg", progressive=True)
     whole = content.getvalue()
@@ -437,7 +437,7 @@ def scans(count):
 
 
 def qoi(width, height):
-    """Return a QOI file of equal pixels, 62 in a byte. Pillow decodes it in Python."""
+    """Return a QOI file of equal pixels, with 62 pixels per byte. Pillow decodes QOI in Python, which is slow."""
     head = b"qoif" + struct.pack(">2IBB", width, height, 3, 0)
     return head + b"\xfd" * (width * height // 62) + bytes(7) + b"\1"
 
@@ -472,8 +472,8 @@ def test_a_hostile_picture_is_refused(case, tmp_path):
     assert time.process_time() - start < 5  # it takes at most 0.5 s; the limit allows for a slow machine
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs devices")
-def test_a_device_is_refused(tmp_path):
+@pytest.mark.skipif(os.name != "posix", reason="needs device files")
+def test_a_device_file_is_refused(tmp_path):
     (tmp_path / "x.png").symlink_to("/dev/zero")
     with pytest.raises(DataError, match="not a regular file"):
         read(tmp_path / "x.png")
@@ -498,7 +498,7 @@ def test_a_file_that_is_not_a_picture_is_refused(content, tmp_path):
 
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.gif", "x.tif", "x.webp", "x.bmp"])
 def test_a_truncated_picture_is_refused(name, tmp_path):
-    """A picture cut at any place raises only DataError, which names the file."""
+    """A file that is cut to 10, 50 or 90% of its bytes raises DataError, which names the file."""
     noise = np.random.default_rng(0).integers(0, 256, (60, 60)).astype(np.uint8)
     content = saved(tmp_path / name, noise).read_bytes()
     for share in (0.1, 0.5, 0.9):

@@ -131,7 +131,7 @@ def test_the_folder_of_torchvision_is_found(tmp_path, place):
         load_idx(tmp_path)
 
 
-def test_files_of_several_data_sets_are_named(tmp_path):
+def test_a_folder_with_several_data_sets_is_refused(tmp_path):
     """The folder of EMNIST has six data sets, whose file names differ only in their prefix."""
     for name in ("emnist-letters", "emnist-digits"):
         for split in ("train", "test"):
@@ -157,7 +157,7 @@ def test_different_image_sizes_are_refused(tmp_path):
         load_idx(tmp_path)
 
 
-def test_different_counts_are_refused(tmp_path):
+def test_different_counts_of_images_and_labels_are_refused(tmp_path):
     fill(tmp_path, n=12, labels=[0] * 11)
     fill(tmp_path, "test", 3)
     with pytest.raises(DataError, match=r"12 images in .*train-images-idx.gz and 11 labels in .*train-labels-idx.gz"):

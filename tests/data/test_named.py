@@ -40,8 +40,8 @@ def test_an_unknown_name_is_refused():
         load_dataset("cifar10")
 
 
-def test_a_module_with_a_function_load_is_a_data_set(tiny, tmp_path, monkeypatch):
-    """`load_dataset` passes the folder of data to `load`. Messages list the module's name, which names no folder."""
+def test_a_registered_module_with_load_is_a_data_set(tiny, tmp_path, monkeypatch):
+    """`load_dataset` passes `data_dir` to `load`. Messages list the name, and `is_folder` returns False for it."""
     tiny.copy_to(tmp_path / "mnist")
     module = types.ModuleType("mine")
     module.load = lambda data_dir: load_dataset("mnist", data_dir)
@@ -90,7 +90,7 @@ def test_unpacked_files_load(tiny, tmp_path, dotted):
 
 
 def test_unpacked_files_without_a_checksum_need_a_folder_named_after_the_data_set(tiny, tmp_path):
-    """Unpacked files may belong to another data set, because all three use the same file names and shapes."""
+    """Unpacked files may belong to another data set, because MNIST, Fashion-MNIST and KMNIST share names and shapes."""
     tiny.copy_to(tmp_path / "data")
     unpack(tmp_path / "data")
     with pytest.raises(DataError, match="unpacked files may belong to any set"):
@@ -104,7 +104,7 @@ def test_gzipped_files_with_dotted_names_load(tiny, tmp_path):
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
 
 
-def test_the_first_folder_in_the_order_is_used(tiny, other, tmp_path):
+def test_the_folder_named_after_the_data_set_is_used_first(tiny, other, tmp_path):
     other.copy_to(tmp_path / "data")
     tiny.copy_to(tmp_path / "data" / "mnist")
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))

@@ -54,7 +54,10 @@ def test_a_run_equals_a_hand_written_loop(case):
 
 
 def test_runs_with_random_keys_continue_bit_for_bit_and_under_vmap(x64):
-    """Two states, after 3 and 8 updates, continue under vmap as they do separately. The aux belongs to the last key."""
+    """Two states, after 3 and 8 updates, continue under vmap as they do separately.
+
+    The final cost and aux belong to the key that the next update would use.
+    """
     keys = jax.random.split(jax.random.key(0), 5)
 
     def cost(v, key, scale):
@@ -81,8 +84,8 @@ def test_each_batch_element_has_its_own_number_of_updates():
 
 
 @pytest.mark.slow
-def test_the_recorded_sharpness_is_that_of_the_batch_at_each_entry():
-    """C = bv²/2 has the curvature b, and b = 1, 3, 5. The second run starts at update 2."""
+def test_each_recorded_sharpness_is_that_of_the_current_batch():
+    """C = bv²/2 has the curvature b, and b = 1, 3, 5. The second run continues after update 2."""
     batches, options = jnp.array([1.0, 3.0, 5.0]), {"record": Record(sharpness=True)}
     state = None
     for k, want in ((2, [1, 3, 5]), (4, [5, 1, 3, 5, 1])):
@@ -96,8 +99,8 @@ def test_the_recorded_sharpness_is_that_of_the_batch_at_each_entry():
 def test_mini_batches_by_index_reach_the_minimum_on_average():
     """The mean of v over 200 runs equals the least-squares solution within 4 standard errors.
 
-    Each update uses 8 random examples. The updates are linear in v with independent factors, so the mean of v follows
-    gradient descent on all data.
+    Each update uses 8 random examples. The updates are affine in v with independent coefficients, so the mean of v
+    follows gradient descent on all data.
     """
     indices = jax.random.randint(jax.random.key(1), (200, 300, 8), 0, 20)
 
@@ -130,7 +133,7 @@ def test_new_batches_do_not_recompile_and_an_update_uses_one_batch():
 
 
 def ending(a, differentiate="implicit"):
-    """Return abv after two updates of C = (v − ab)² from v = 1, with b = 1, 2. At the end b = 1, v = 0.64 + 0.56a."""
+    """Return the aux abv after updates of C = (v − ab)² with b = 1, then 2. The aux has b = 1, v = 0.64 + 0.56a."""
     options = {"batches": jnp.array([1.0, 2.0]), "max_steps": 2, "differentiate": differentiate, "record": None}
     return minimize(lambda v, b: ((v - a * b) ** 2, a * b * v), 1.0, gradient_descent(0.1), has_aux=True, **options).aux
 

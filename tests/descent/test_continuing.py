@@ -79,7 +79,7 @@ def apart(v, a, b):
 
 @pytest.mark.parametrize("name", often([*RULES], ["backtracking"]))
 def test_a_state_continues_with_other_args(name, x64):
-    """The first run ends at b = 1, the second at b = 5 with a cost 10⁷ times larger or smaller."""
+    """The first run seeks v = 1, the second v = 5. With a line search, the second C is 10⁷ times larger or smaller."""
     rule = {"gradient descent": lambda: gradient_descent(0.1), "heavy ball": lambda: heavy_ball(0.1, 0.5)}
     rule = rule.get(name, RULES[name])()
     first = minimize(apart, jnp.zeros(2), rule, args=(1.0, 1.0), max_steps=3000, record=None)
@@ -168,7 +168,7 @@ WATCHED = {"max_steps": 10**9, "stop": None, "record": None}
 
 
 def until(k, state=None):
-    """Return the state after k updates."""
+    """Return the state after k updates from `state`, or from START."""
     return minimize(
         rosenbrock, jnp.array(START), gradient_descent(1e-6), **WATCHED | {"max_steps": k}, state=state
     ).state
@@ -181,7 +181,7 @@ def until(k, state=None):
 )
 @pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
 def test_an_interrupted_run_keeps_its_state(end, error, wide):
-    """The exception keeps its class. Its state is on the path, and a run continues from this state bit for bit."""
+    """The exception keeps its class. Its `state` and a run from it equal an uninterrupted run bit for bit."""
 
     def callback(solution):
         if solution.steps >= 10:
@@ -195,7 +195,7 @@ def test_an_interrupted_run_keeps_its_state(end, error, wide):
 
     with jax.enable_x64(wide):
         until(1)  # compile
-        gc.disable()  # Python ignores a KeyboardInterrupt in a callback of the garbage collector, and JAX has one.
+        gc.disable()  # Python ignores a KeyboardInterrupt in a callback of the garbage collector. JAX registers one.
         try:
             with pytest.raises(error) as caught:
                 run()
@@ -209,7 +209,7 @@ def test_an_interrupted_run_keeps_its_state(end, error, wide):
 
 
 def test_a_chunk_that_fails_leaves_the_state_before_it():
-    """The cost raises on the device at v = 0.5, in the third update. Before the first update, `state` is None."""
+    """The cost raises on the device at v = 0.5, in the third update. If it raises at the start, `state` is None."""
 
     def check(v):
         if v == 0.5:

@@ -73,14 +73,14 @@ def test_a_cost_equal_to_the_target_stops_the_run(target, x64):
     assert s.outcome.reason.name == "COST"
 
 
-# ∇C = 0 at the start: only a positive Hessian shows a minimum.
+# ∇C = 0 at the start: only a positive definite Hessian shows a minimum.
 AT_ZERO = {
     "constant": (lambda v: jnp.asarray(7.0), "ZERO_GRADIENT"),
     "saddle": (lambda v: (v[0] * v[1] - 1) ** 2 + v[2] ** 2, "ZERO_GRADIENT"),
     "unused variable": (lambda v: v[0] ** 2 + v[1] ** 2, "ZERO_GRADIENT"),
     "maximum": (lambda v: -jnp.sum(v**2), "ZERO_GRADIENT"),
     "minimum": (lambda v: jnp.sum(v**2) + v[0] * v[1] + 1e-3 * v[2] ** 2, "GRADIENT"),
-    # The negative curvature is along v₀ − v₁, so a vector with equal leaves hides it.
+    # The negative curvature is along (1, −1), so a search from a vector with equal leaves would miss it.
     "saddle of two leaves": (lambda v: (v[0] * v[1] + 1) ** 2, "ZERO_GRADIENT", (0.0, 0.0)),
     "50 variables": (lambda v: jnp.sum(jnp.geomspace(1e-2, 1, 50) * v**2), "GRADIENT", jnp.zeros(50)),
 }

@@ -107,7 +107,7 @@ def test_a_start_above_the_edge_of_stability_is_reported(x64):
         stop=None,
         record=Record(sharpness=True),
     ).trajectory
-    assert (path.crossed, path.started_above) == (-1, True)  # it never rises from below 2/η to above it
+    assert (path.crossed, path.started_above) == (-1, True)  # λ_max never rises from below 2/η to above it
     assert path.sharpness[0] == pytest.approx(np.exp(3.5))
     assert path.sharpness[-1] < 20
 

@@ -39,7 +39,7 @@ CASES = {
     "STALLED": (above, lambda: gradient_descent(0.3), Stop(cost=0.0)),
     "STEP": (above, lambda: gradient_descent(0.3), Stop(step_rtol=1e-3)),
     "DECREASE": (above, lambda: gradient_descent(0.3), Stop(decrease_atol=1e-3)),
-    "DIVERGING": (quadratic, lambda: gradient_descent(1e5), "auto"),  # C₁ is 10¹⁰ C₀
+    "DIVERGING": (quadratic, lambda: gradient_descent(1e5), "auto"),  # C₁ is over 10¹⁰ C₀
     "MAX_STEPS": (quadratic, lambda: gradient_descent(1e-4), "auto"),
     "NOT_FINITE": (lambda v, a: jnp.log(-v[0]), lambda: gradient_descent(10.0), None),
 }
@@ -48,7 +48,7 @@ CASES = {
 @pytest.mark.parametrize("wide", often([False, True], [False]), ids=["float32", "float64"])
 @pytest.mark.parametrize("name", often(CASES, ["GRADIENT", "STALLED"]))
 def test_a_loop_over_steps_ends_as_minimize_does(name, wide):
-    """Both end with the same bits. Each of them also continues from a state in the middle of the other one's run."""
+    """The loop and `minimize` end with the same bits. Each also continues from a state that the other has reached."""
     cost, rule, stop = CASES[name]
     rule, most = rule(), 300
     with jax.enable_x64(wide):

@@ -1,6 +1,7 @@
 """The gradient checker on a GPU: with TF32, it still confirms right gradients and finds wrong ones.
 
-The checker evaluates f in float64. TF32 rounds only float32, so it can disturb the comparisons in the user's dtype.
+The checker evaluates f in float64. TF32 rounds only float32, so it can disturb only the comparisons in the user's
+dtype.
 """
 
 import functools
@@ -77,7 +78,7 @@ def require_named(report):
 
 
 @pytest.mark.parametrize("f", [network_cost, cost], ids=["the default precision", "TF32"])
-def test_a_right_gradient_is_right_and_a_wrong_one_is_named(f, require, on_gpu):
+def test_a_right_gradient_is_confirmed_and_the_errors_of_a_wrong_one_are_named(f, require, on_gpu):
     """backprop runs at the precision that the checker sets, which is "highest"."""
     report = check_gradients(f, *point(), gradient=backprop)
     assert report.verdict == "right", str(report)

@@ -59,7 +59,7 @@ def test_each_network_has_the_same_bits_in_a_grid_of_any_size_and_alone(on_gpu):
         assert_leaves_close(single, jax.tree.map(lambda v, i=i: v[i], whole), rtol=0)
 
 
-def test_a_network_of_nan_does_not_change_the_others():
+def test_a_nan_in_one_network_does_not_change_the_others():
     x, labels = few()
     batch, orders, etas = networks(3)
     spoiled = jax.tree.map(np.copy, batch)

@@ -18,7 +18,7 @@ from jaxgd.rules import gradient_descent
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
 MNIST = Shape(784, 30, 10, 10, parts=2)
-# Inputs that do not fill a group of 8, and fewer warps with inputs than warps.
+# The last group of 8 inputs is not full, and some warps have no inputs.
 SMALL = Shape(27, 5, 3, 4, parts=2)
 # A shape at every limit of the kernel.
 LARGEST = Shape(1024, 32, 16, 16, parts=2)
@@ -57,8 +57,9 @@ def test_steps_equal_float64_within_the_stated_error(launch, require, on_gpu, sh
         require("largest error", max(off), most=3e-3)
         require("least error", min(off), most=3e-3, least=1e-5)
     else:
-        # 22 bits are nearly the 24 bits of float32: the emulation stays below 1.5 times NumPy's error. On a GPU, sums
-        # may be truncated (1.7 times, emulated), and exp and the reciprocal have 22 bits.
+        # Factors of 22 bits are nearly as exact as the 24 bits of float32: the emulation stays below 1.5 times NumPy's
+        # error. A GPU may truncate sums, which gives 1.7 times in the emulation. On a GPU, exp and the reciprocal have
+        # 22 bits.
         require("mean error", np.mean(off), most=1e-4)
         require("mean error / NumPy's in float32", np.mean(off) / np.mean(own), most=2.0 if on_gpu else 1.5)
 
@@ -157,7 +158,7 @@ def test_the_kernel_equals_xla(cuda):
         for i in range(networks):
             one = layers(start, i)
             want, _, _ = compiled("xla", batch_size, False)(one, examples, orders[i], etas[i])
-            # Both are within 1e-5 of float64 (see above), and usually much closer.
+            # Both backends are within 1e-5 of float64 (see above), and usually much closer.
             assert_leaves_close(jax.tree.map(lambda v, i=i: v[i], actual), want, rtol=1e-5)
 
     require_equal()

@@ -27,14 +27,14 @@ def distance(actual, exact):
     return max(np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b) for a, b in pairs)
 
 
-def test_the_default_precision_of_a_large_product(require, on_gpu):
+def test_the_default_precision_of_a_large_product_is_tf32_on_a_gpu(require, on_gpu):
     """The other tests of TF32 depend on this: XLA computes a large product on the tensor cores."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 512, 512)).astype(np.float32)
     exact = a.astype(np.float64) @ b
     # Sums of 512 terms in float32: √512 × 2⁻²⁴ = 1.3e-6 if every rounding is independent.
     require("highest", distance(jnp.matmul(a, b, precision="highest"), exact), most=2e-6)
-    # Two factors with independent errors of at most 2⁻¹⁰. To nearest, their mean square is 2.9e-4.
+    # Two factors with errors of at most 2⁻¹⁰ each. If both are rounded to nearest, the product is wrong by 2.9e-4.
     loose = {"most": 2 * TF32, "least": 1e-4} if on_gpu else {"most": 2e-6}
     require("default", distance(jnp.matmul(a, b), exact), **loose)
     require("tensorfloat32", distance(jnp.matmul(a, b, precision="tensorfloat32"), exact), **loose)
@@ -67,7 +67,7 @@ def test_cost_and_gradients_equal_numpy(require, on_gpu, precision):
 
 
 def test_a_zero_row_exceeds_the_limits():
-    """The test above would fail if a row of the largest leaf were 0."""
+    """The test above would fail if the largest row of the gradient by w¹ were 0."""
     _, _, _, (_, _, gradient) = at_work()
     w = gradient[0].w.copy()
     w[np.argmax(np.linalg.norm(w, axis=1))] = 0

@@ -22,7 +22,7 @@ ETA, KEY = 3.0, 1
 
 @functools.cache
 def digits():
-    """Return 1,197 images of digits: 119 mini-batches of ten, and one of seven."""
+    """Return 1,197 images of digits and their labels: 119 mini-batches of ten, and one of seven."""
     return tuple(np.asarray(part) for part in load_dataset("digits").train)
 
 
@@ -170,9 +170,9 @@ def test_the_derivative_of_the_final_cost_by_eta_equals_a_quotient(require):
     require("derivative's error, relative", abs(derivative / quotient - 1), most=1e-4)
 
 
-# The other limits of the kernel are in test_kernel.py.
+# test_kernel.py tests the other limits of the kernel.
 @pytest.mark.parametrize("batch_size", [1, 16])
-def test_labels_targets_and_a_short_last_batch(batch_size):
+def test_labels_and_targets_with_a_short_last_batch_equal_the_books_loop(batch_size):
     """57 examples make 57 mini-batches of 1, or three of 16 and one of 9. The epoch compiles faster than `train`."""
     images, labels = digits()
     x, order = images[:57].reshape(57, 64), np.random.default_rng(0).permutation(57).astype(np.int32)

@@ -23,7 +23,10 @@ def is_sampled(item):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Keep part k of n of the sampled tests if JAXGD_TEST_CORPUS is "k/n". A hash of the function decides its part."""
+    """Keep part k of n of the sampled tests if JAXGD_TEST_CORPUS is "k/n". Count k from 0.
+
+    A hash of the name of the function decides the part of a test.
+    """
     part, parts = map(int, os.environ.get("JAXGD_TEST_CORPUS", "0/1").split("/"))
     left_out = set()
     for item in filter(is_sampled, items):

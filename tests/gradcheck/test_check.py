@@ -348,11 +348,11 @@ def test_each_stage_checks_the_clock(monkeypatch, stage, words):
     report = check_gradients(square, A, gradient=lambda x: 3 * x)
     assert any(words in c.note for c in report.leaf("x").checks), str(report)
     calls = iter(range(100))
-    # No claim is in doubt after a few steps, so the check needs no more time.
+    # With stage = 1, the check has no time for a quotient. With stage = 2, a few steps leave no claim in doubt.
     assert check_gradients(square, A).verdict == ("right" if stage == 2 else "cannot tell")
 
 
-def test_the_time_left_counts_down():
+def test_a_clock_returns_the_time_left_and_is_over_after_its_limit():
     unlimited, short = check.Clock(None), check.Clock(1e-9)
     assert not unlimited.over()
     assert unlimited.left() is None

@@ -33,7 +33,7 @@ def doubled_under_vmap(x):
 
 
 def test_a_function_that_differs_under_vmap_is_checked_without_vmap():
-    """The report says that vmap differs. The leaf is right for the derivative without vmap."""
+    """The report says that vmap differs. The leaf is right if the claim is the derivative without vmap."""
     report = check_gradients(doubled_under_vmap, A, gradient=lambda x: 2 * x)
     vmap = next(c for c in report.consistency if c.name == "jit = vmap")
     assert vmap.cause == "f depends on how it is run"
@@ -64,12 +64,12 @@ def test_rounding_in_the_users_dtype_is_reported_and_not_wrong(dtype):
 
 
 def test_random_numbers_that_depend_on_x64_are_not_compared():
-    """Under x64 the same key draws other numbers, so float32 and float64 are different functions."""
+    """Under x64 the same key draws other numbers, so f in float32 and f in float64 are different functions."""
 
     def f(x, key):
         return jnp.sum(x * jax.random.normal(key, x.shape))
 
-    # XLA compiles its own random generator faster than the default one.
+    # XLA compiles its own random generator faster than JAX's default one.
     report = check_gradients(f, A, jax.random.key(0, impl="rbg"))
     assert report.verdict == "right"
     assert "random numbers of the default dtype?" in report.precision[0]

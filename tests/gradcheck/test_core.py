@@ -28,7 +28,7 @@ from jaxgd.gradcheck.verdicts import Cause
     ],
     ids=["constant", "floor", "maximum", "power", "saturated", "constant over two steps", "hidden", "sin", "small"],
 )
-def test_a_claim_of_0_is_right_only_for_a_known_slope(F, verdict):
+def test_a_claim_of_0_is_right_only_if_the_slope_is_known_to_be_0(F, verdict):
     assert judged(F, 0.0, size=1.0).verdict is verdict
 
 
@@ -108,8 +108,8 @@ def test_a_claim_is_judged_by_quotient_and_noise(factor, noise, rtol, verdict, c
     assert (judgment.verdict, judgment.cause) == (verdict, cause)
 
 
-def test_the_size_of_a_claim_is_its_expected_slope():
-    """⟨g, u⟩ may be small by chance. A difference is relative to √Σ(gᵢuᵢ)²."""
+def test_a_difference_is_relative_to_the_size_of_the_claim():
+    """The size is √Σ(gᵢuᵢ)², because ⟨g, u⟩ may be small by chance."""
     q = slopes_of(lambda t: 1e-9 * t)
     for size, verdict in ((1.0, R), (1e-9, W)):
         assert core.judge(claim(2e-9, size=size), q, None, False)[0].verdict is verdict

@@ -39,7 +39,7 @@ def test_an_exception_is_one_line():
 def test_single_elements_use_the_first_cotangent():
     shared = Shared([X], [], [np.ones((4, 3))], [np.ones((3, 1))])
     batch = points(shared, 0, np.arange(4), 0, 3, 0.5, 1j)
-    # The last direction stands for single elements; the others use the cotangents 0, 1 and 2.
+    # The last direction, for single elements, uses cotangent 0. The others use the cotangents 0, 1 and 2.
     assert batch.cotangent.tolist() == [0, 1, 2, 0]
     assert batch.phase.dtype == complex
     assert batch.t.tolist() == [0.5] * 4
@@ -54,7 +54,7 @@ def derived(f, x, **options):
 
 
 def test_autodiff_is_projected_on_the_directions():
-    """The gradient of Σx² is 2x times the cotangent. A change of x by a rounding error changes it as little."""
+    """The gradient of Σx² is 2x times the cotangent. If x moves by one rounding, the gradient moves as little."""
     d = derived(squares, X)
     assert [x.name for x in d.claims] == ["autodiff"]
     x = np.asarray(X, float)
@@ -154,7 +154,7 @@ def test_a_rule_that_iterates_to_an_absolute_tolerance_is_right_with_rtol(power)
 
 
 def jittering(size, factor, state=np.random.default_rng(0)):  # noqa: B008
-    """Return Σx² with a rule whose result differs between runs by the relative size `size`."""
+    """Return Σx² and its arguments. Its rule returns `factor` times the gradient, with random errors of `size`."""
 
     def backward(args, g):
         x, factor = args

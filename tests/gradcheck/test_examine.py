@@ -62,13 +62,13 @@ def test_each_leaf_has_its_own_verdict_and_cause():
     assert "p['ignored']: f does not depend on it" in str(report)
 
 
-def test_one_leaf_outside_its_domain_leaves_the_other_one_right():
+def test_one_leaf_at_the_edge_of_its_domain_leaves_the_other_one_right():
     report = check_gradients(lambda x, y: jnp.sqrt(x) + y**2, 0.0, 1.0)
     assert (report.leaf("x").verdict, report.leaf("x").cause) == ("cannot tell", "edge of the domain")
     assert report.leaf("y").verdict == "right"
 
 
-# A function with a gradient that is infinite or NaN, the leaf, its verdict and its cause.
+# A function, an infinite or NaN value for its gradient, the leaf, its verdict and its cause.
 NOT_FINITE = {
     "NaN": (jnp.sin, jnp.nan, [0.3, 1.2], "wrong", "the gradient is not finite where f is smooth"),
     "infinite": (jnp.sin, jnp.inf, 0.3, "wrong", "the gradient is not finite where f is smooth"),
@@ -148,7 +148,7 @@ def doubled(k):
     return lambda x: jax.custom_derivatives.linear_call(lambda _, x: 2 * x, lambda k, ct: 2 * (1 + k) * ct, k, x)
 
 
-def test_rtol_applies_to_forward_and_reverse_mode():
+def test_rtol_applies_to_the_comparison_of_forward_and_reverse_mode():
     def f(x, k):
         return doubled(k.astype(x.dtype))(x)
 

@@ -15,9 +15,9 @@ SEEDS = range(2)
 
 # Correct functions at points where the checker cannot tell, with the cause.
 UNDECIDED = {
-    # JAX's derivative of sinc is a difference of nearly equal numbers, so its error is 0.1% even in float64.
+    # JAX's derivative of sinc is a difference of nearly equal numbers, so its error is up to 0.05% even in float64.
     "sinc × 1e-06": "noise above the signal",
-    # The gradient is 1e-12 of f, so rounding of f leaves one digit of the gradient.
+    # The slope along a direction is about 1e-12 of f, so rounding of f leaves one or two digits of the slope.
     "cos × 1e-06": "noise above the signal",
     "cosh × 1e-06": "noise above the signal",
     "i0 × 1e-06": "noise above the signal",

@@ -143,7 +143,7 @@ def test_two_leaves_with_exchanged_gradients_are_named():
     }
     expected = {0: "the leaf holds the gradient of y", 1: "the leaf holds the gradient of x"}
     assert exchanged(searches, "xyz") == expected
-    # No exchange is reported between two claims, with a right leaf, or for different numbers of elements.
+    # No exchange is reported between leaves of two claims, with a right leaf, or for searches of different sizes.
     assert exchanged({("vjp", 0): searched(other), ("gradient", 1): searched(RIGHT, other)}, "xy") == {}
     assert exchanged({("gradient", 0): searched(RIGHT), ("gradient", 1): searched(RIGHT, other)}, "xy") == {}
     few = searched(other, index=np.arange(5))
@@ -156,7 +156,7 @@ def derivative(gradient, moved):
 
 
 def test_a_small_element_that_is_wrong_is_an_outlier():
-    """The error is 1e-13 of the largest element, far above the element's own noise."""
+    """The error is 2e-13 of the largest element, far above the noise of the small element."""
     right = np.array([1e6, 1.0, 1e-6, 1e-9])
     claimed, still = right * [1, 1, 1.2, 1.2], 1e-17 * right
     mask = outliers(derivative(claimed, still), derivative(right, still), 0)

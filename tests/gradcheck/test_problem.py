@@ -1,4 +1,4 @@
-"""The leaves of the arguments are sorted, and f runs under the settings of the check, not the user's."""
+"""Each leaf is differentiated, traced or static, and f runs under the settings of the check, not the user's."""
 
 import functools
 import logging

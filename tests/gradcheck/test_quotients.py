@@ -61,7 +61,10 @@ def test_the_short_ladder_suffices_for_a_smooth_function(name):
 
 @pytest.mark.parametrize("name", ["a hundred oscillations", "a million oscillations", "steeper within small steps"])
 def test_the_short_ladder_gives_a_large_error_if_it_is_too_coarse(name):
-    """The last step shows that F varies on a smaller scale, so a claim equal to the quotient is not called right."""
+    """The last step shows that F varies on a smaller scale. If so, a claim equal to the quotient is not called right.
+
+    A hundred oscillations are only slightly too fast for the ladder, so the error of their quotient is 7e-7, relative.
+    """
     F, derivative = SMOOTH[name]
     q = slopes_of(F, SHORT)
     assert SAFETY * q.error[0] > 1e-6 * abs(derivative)
@@ -126,7 +129,8 @@ MADE = {"polynomial": random_polynomial, "rational": random_rational, "sines": r
 def draw(make, n, h, noise=0.0, kink=0.0, seed=0):
     """Return n random functions as lines, and their derivatives.
 
-    `noise` is relative to the size of F. `kink` is half the gap of the slope, relative to the slope or the size of F.
+    `noise` is relative to the size of F. `kink` is half the gap of the slope, relative to the larger of the
+    slope and the size of F.
     """
     rng, rows = np.random.default_rng(seed), []
     for _ in range(n):
@@ -320,7 +324,7 @@ def few_digits(dtype, h, factor, inner, fastest=10.0, n=1000):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_slope_of_rounded_results_is_rarely_called_wrong(dtype):
-    """A few steps of a narrow dtype may look like a slope. On the short ladder, a doubled slope is not called right."""
+    """In a narrow dtype, a few rounding steps may look like another slope. A doubled slope is not called right."""
     found = few_digits(DTYPES[dtype], LONG, 1.0, float)
     assert share(W, found) <= (0 if dtype == "float32" else 0.005)
     assert share(R, found) >= (0.9 if dtype == "float32" else 0)
@@ -346,7 +350,7 @@ def test_a_staircase_of_rounded_arguments_is_not_mistaken_for_a_constant(dtype, 
 
 
 def test_a_step_function_far_from_its_steps_is_a_constant():
-    """A step that is large compared with rounding belongs to F: the derivative of floor is 0."""
+    """A jump that is large compared with rounding belongs to F: the derivative of floor is 0."""
     for F in (lambda t: np.floor(2.5 + t), lambda t: 0.1 * np.round(10 * (0.23 + t))):
         assert judged(F, 0.0).verdict is R
         assert judged(F, 1.0).verdict is W
@@ -367,7 +371,7 @@ def test_a_constant_line_has_the_rounding_of_the_other_lines():
     assert q.noise[1] >= 0.1
 
 
-# The table.
+# The Romberg table.
 
 
 def test_a_ladder_shrinks_by_a_quarter():
@@ -380,7 +384,7 @@ def test_a_ladder_shrinks_by_a_quarter():
 
 @pytest.mark.parametrize("power", [1, 2])
 def test_romberg_removes_the_powers_of_h(power):
-    """A one-sided difference has errors in h, h³ and h⁵, and a central one in h², h⁴ and h⁶."""
+    """The gap of the slope at a kink has errors in h, h³ and h⁵, and a central difference in h², h⁴ and h⁶."""
     h = ladder(2.0**-4, 8)
     first = (7 + sum(c * h ** (power + 2 * k) for k, c in enumerate((3.0, -2.0, 5.0))))[None]
     value, error, *_ = romberg(h, first, np.full(1, 1e-15), np.zeros(1), power)
@@ -398,7 +402,7 @@ def test_the_error_is_at_least_the_noise_divided_by_the_step():
 
 
 def test_smaller_steps_measure_the_noise():
-    """F deviates from its slope by 1e-3 at every step, with random signs."""
+    """F deviates from a straight line by 1e-3 at every step, with mixed signs."""
     h = ladder(1.0, 8)
     first = 7 + 1e-3 / h * np.array([[1, -1, -1, 1, 1, -1, 1, -1]])
     value, error, _, level, *_ = romberg(h, first, np.zeros(1), np.zeros(1), 2)
@@ -406,8 +410,8 @@ def test_smaller_steps_measure_the_noise():
     assert abs(value[0] - 7) <= SAFETY * error[0]
 
 
-def test_an_entry_without_smaller_steps_does_not_count():
-    """Two quotients that agree by chance at the smallest steps have an error of 0."""
+def test_quotients_that_agree_by_chance_at_the_smallest_steps_do_not_count():
+    """The two last quotients are equal, so their table entry would have an error of 0."""
     h = ladder(1.0, 6)
     first = np.array([[7.1, 7.01, 7.001, 7.0001, 9.0, 9.0]])
     value, error, *_ = romberg(h, first, np.zeros(1), np.zeros(1), 2)

@@ -60,7 +60,7 @@ differs = Consistency("jit = vmap", U, Cause.NOT_ONE_FUNCTION, 0.5)
 value = Consistency("f = its value under jax.vjp", W, Cause.OTHER_VALUE, 0.5)
 second = report(leaf(wrong))
 
-# The parts of a report, its verdict, and the start of its reason.
+# A report, its verdict, and the start of its reason.
 REASONS = [
     (report(leaf(right)), R, "all checks agree"),
     (report(leaf(right), leaf(wrong, name="y")), W, "y: wrong: autodiff = quotient: differs by 0.5 relative"),
@@ -102,7 +102,7 @@ def test_only_a_wrong_report_raises_unless_strict():
                 assert given.raise_if_wrong(strict=strict) is given
 
 
-def test_a_report_has_no_truth_value_and_knows_its_leaves():
+def test_a_report_has_no_truth_value_and_returns_a_leaf_by_name():
     given = report(leaf(right), leaf(wrong, name="p['w']"))
     with pytest.raises(TypeError, match="has no truth value"):
         bool(given)

@@ -115,7 +115,7 @@ def unrelated(v):
     return v[0] * jax.lax.while_loop(lambda c: c < 3, lambda c: c + 1, 0)
 
 
-# The coarsest dtype, and True if the function iterates until a condition holds.
+# A function of v, the coarsest dtype of its computations with v, and True if they iterate until a condition holds.
 TRAITS = {
     "float64": (lambda v: jnp.sin(v[0]), "float64", False),
     "float32": (cast(jnp.float32), "float32", False),
@@ -180,7 +180,7 @@ def test_a_changed_global_array_or_rule_changes_the_verdict():
 
 
 def test_another_constant_in_an_inner_jit_is_another_program():
-    """Both programs have the same text, so the text alone must not be the key."""
+    """The programs have the same text, so the text alone must not be the key."""
 
     def result(table):
         table = jnp.array(table)

@@ -17,7 +17,7 @@ class FakeCuda:
 
     Attributes:
         calls: The names of the functions called, in order.
-        launches: The sizes and the arguments of each launch.
+        launches: The kernel, the sizes and the arguments of each launch.
         memory: The content of each allocation, by address.
         fail: The error code of each function that fails.
         missing: Names of functions that this driver lacks.

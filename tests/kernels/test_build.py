@@ -70,7 +70,7 @@ def test_a_library_is_kept_only_while_its_sources_and_commands_are_unchanged(tmp
     assert build()[0]
     assert build(tmp_path / "other.so", "-O1")[0]
     assert not build()[0]
-    # Without a compiler, a library of these sources stays. A failure of the compiler leaves no old library.
+    # Without a compiler, a library of these sources stays. A failed build leaves no old library.
     nowhere = {"CXX": str(tmp_path / "nowhere")}
     assert build(**nowhere)[1].returncode == 0
     assert library.exists()

@@ -10,7 +10,7 @@
 #include <vector>
 
 // The sanitizers must know of every switch from one stack to another. This file is compiled without -fsanitize=thread,
-// so a define of its own, BLOCK_TSAN, turns these calls on.
+// so a define of its own, BLOCK_TSAN, turns on the calls of ThreadSanitizer.
 #ifdef BLOCK_TSAN
 extern "C" {
 void* __tsan_get_current_fiber();
@@ -81,7 +81,7 @@ struct Fiber {
   void* tsan = nullptr;
   void* asan = nullptr;
   bool done = false;
-  bool fenced = false;  // fence_before_copies since the last barrier of the block
+  bool fenced = false;  // fence_before_copies was called since the last barrier of the block
   int waits_at = 0;     // line of the kernel
 };
 

@@ -1,8 +1,8 @@
 // The operations of jaxgd/kernels/cuda/block.h on a CPU. Each thread of the block is a fiber, which runs until it waits
 // for others. The kernel's source is the same as on a GPU.
 //
-// Three faults end the program with a message that names the line of the kernel: an index outside an array in shared
-// memory, a read before the first write or during a copy, and a wait that never ends.
+// A fault ends the program with a message that names the line of the kernel. Examples of faults are an index outside an
+// array in shared memory, a read before the first write or during a copy, and a wait that never ends.
 //
 // block.cc implements the threads, barriers and copies. It is compiled without -fsanitize=thread, so ThreadSanitizer
 // sees only the kernel's own reads and writes, and the barriers between them.
