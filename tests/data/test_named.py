@@ -104,10 +104,14 @@ def test_gzipped_files_with_dotted_names_load(tiny, tmp_path):
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
 
 
-def test_the_folder_named_after_the_data_set_is_used_first(tiny, other, tmp_path):
-    other.copy_to(tmp_path / "data")
-    tiny.copy_to(tmp_path / "data" / "mnist")
-    tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
+def test_the_folders_are_used_in_their_order(tiny, tmp_path):
+    places = [tmp_path / place for place in PLACES]
+    for place in places:
+        tiny.copy_to(place)
+    for place in places:
+        assert find_files("mnist", tmp_path) == place
+        for path in [*place.glob("t*")]:
+            path.unlink()
 
 
 def test_files_of_another_set_are_skipped(tiny, other, tmp_path):
