@@ -50,7 +50,10 @@ def over_budget(seconds, covered=False):
 
 
 class ProcessorTime:
-    """A pytest plugin that stores the processor seconds of a test phase in the report that xdist passes on."""
+    """A pytest plugin that sums the processor seconds of the tests by room, and checks the budgets.
+
+    A worker of xdist stores the seconds of a test in its report, which xdist sends to the main process.
+    """
 
     def __init__(self, config):
         self.config = config

@@ -122,7 +122,7 @@ def _one_direction(each: list[core.Judgment]) -> core.Judgment:
 
 
 def _lines_of(exam: Examination) -> tuple[dict[int, quotients.Lines], dict[int, quotients.Lines]]:
-    """Return the recorded lines at a few and at many steps."""
+    """Return the recorded lines of the short ladder of steps and of the long one."""
     recorded: Any = exam.sampler
     return exam.lines, recorded.long
 
@@ -190,12 +190,12 @@ PARTS = (
     Part("a claim of 0 where the slope is negligible", everywhere("NEGLIGIBLE", -math.inf)),
     Part("another entry supports the claim", everywhere("RIVAL", 0.0)),
     Part("F that varies within the smallest step", ((core, "combine", _combine_without_rough),)),
-    Part("two directions suffice (all must be right)", ((core, "combine", _all_directions),)),
-    Part("two directions suffice (one suffices)", ((core, "combine", _one_direction),)),
-    Part("outside the kink", ((core, "outside_the_kink", lambda *x: False),)),
+    Part("two right directions suffice; instead, all must be right", ((core, "combine", _all_directions),)),
+    Part("two right directions suffice; instead, one suffices", ((core, "combine", _one_direction),)),
+    Part("a claim outside the one-sided slopes of a kink", ((core, "outside_the_kink", lambda *x: False),)),
     Part("the direction of small elements", change=_drop_even),
     Part("the narrowest dtype in f", change=_as_float64),
-    Part("four roundings of float32 agree", ((derive.Derivatives, "floor", property(_same_floor)),)),
+    Part("a tolerance of four roundings of float32", ((derive.Derivatives, "floor", property(_same_floor)),)),
     Part("the long ladder", ((Examination, "_settled", lambda *x: True),)),
     Part("the long ladder where F varies", ((quotients, "slopes", _slopes_without_variation),)),
     Part("the noise of a claim", everywhere("NOISES", 0.0)),

@@ -52,7 +52,8 @@ KINKS = (
     undecided("sort of ties", jnp.sort, fixed([2.0, 1.0, 2.0, 0.0])),
     undecided("top_k of ties", lambda x: lax.top_k(x, 2)[0], fixed([2.0, 1.0, 2.0, 0.0])),
     undecided("median of two ties", jnp.median, fixed([2.0, 1.0, 2.0, 3.0, 0.5])),
-    # The median is linear along every line through this point. Only the order of the ties changes its gradient.
+    # The median is linear along every line through this point. Its gradient selects one of
+    # the three ties by their order, which a rounding of the point may change.
     undecided("median of three ties", jnp.median, fixed([2.0, 1.0, 2.0, 3.0, 2.0]),
               "a rounding of the point changes the gradient"),
     undecided("eigenvalues that are equal", jnp.linalg.eigvalsh,

@@ -45,8 +45,8 @@ def load_dataset(
     """Load a data set by its name, such as 'digits' or 'mnist', or a folder of IDX files.
 
     The package includes 'digits', 1,797 images of 8×8 pixels. 'mnist', 'fashion_mnist' and 'kmnist' have 70,000 images
-    of 28×28 pixels and the book's split in file order: the first 50,000 training examples for training, the last 10,000
-    for validation, and 10,000 test examples.
+    of 28×28 pixels. Their split is the book's, in file order: the first 50,000 training examples for training, the last
+    10,000 for validation, and 10,000 test examples.
 
     The four IDX files of each of these three sets come from the first place in this list that has them:
 
@@ -171,7 +171,10 @@ def is_folder(name: str | os.PathLike[str]) -> bool:
 
 
 def find_files(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """Return the folder that has the files of this data set, by their names and sizes only; None if no folder has them.
+    """Return the folder that seems to have the files of this data set; None if there is none.
+
+    The contents are not read. Gzipped files are recognized by their names and sizes, unpacked files by their names and
+    the name of their folder, and tensorflow-datasets' downloads by their recorded checksums.
 
     >>> find_files("mnist", "/nowhere") is None
     True

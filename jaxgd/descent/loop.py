@@ -61,7 +61,7 @@ class Carry(NamedTuple, Generic[V]):
         code: The `Reason` as an integer, RUNNING until a test is met.
         every: The number of updates between two recorded entries, one number for the whole batch.
         buffers: The recorded entries; None if nothing is recorded.
-        eigenvector: The Hessian's last eigenvector, the start of the next search; None if sharpness is not recorded.
+        eigenvector: The eigenvector of the latest sharpness, where the next search starts; None if it is not recorded.
         gradient_norm: ‖∇C‖ at the end, and its tolerance; None without a test of the gradient.
         bounds: The bounds of the variables; None without bounds.
     """
@@ -121,9 +121,8 @@ def advance(
     The inner loop makes updates. After each update, a cheap check shows whether any test is met. The outer loop finds
     the test that is met, checks progress and thins the record. A step therefore costs about as much as in a bare loop.
     A single loop with all tests in each step took 40 times as long for 2 variables, 3 times as long for 1,000, and the
-    same time for 10⁶ (CPU, float32, nothing recorded). `Descent` makes the same updates and tests without the inner
-    loop.
-    A batch element that meets a test pauses until the outer loop has checked it.
+    same time for 10⁶ (CPU, float32, nothing recorded). `Descent` makes the same updates and tests, one update at a
+    time, without the outer loop. A batch element that meets a test pauses until the outer loop has checked it.
     """
 
     def going(c: Carry[V]) -> Array:
@@ -169,8 +168,8 @@ def _run_updates(
 ) -> Carry[V]:
     """Make updates until every batch element meets a test, a check of progress is due, or the limit is reached.
 
-    The loop also ends after the first update, after each update if `limits.plain` is false, when ‖∇C‖² overflows, and
-    when the buffers are full.
+    The loop also ends when the buffers are full. It makes only one update if it is the first of the descent, or if
+    `limits.plain` is false. A loop that does not evaluate C also ends when ‖∇C‖² overflows.
     """
     done = carry.state.step - carry.first
     left = limit - done
@@ -189,7 +188,8 @@ def _run_updates(
     limit = i + least_element(jnp.where(running, jnp.minimum(most, left), limit))
 
     def alive(c: Carry[V]) -> Array:
-        # Make at least one update: if rounding makes this test differ from the outer loop's, the loops still end.
+        # Make at least one update. Otherwise the outer loop could repeat this loop forever if rounding makes this test
+        # differ from its own.
         state = with_reduced_gradient(bounds, c.state)
         return running & (may_go_on(stop, limits, state, follows) | (c.i == carry.i))
 
@@ -228,7 +228,8 @@ def _check_tests(
 
         def stuck() -> Array:
             if rule is not None and rule.spec.caches_value:
-                # Use the last step, from s.rule.v to s.v: compiling a second search would double the compile time.
+                # These rules search for each step, and compiling the search here too would double the compile time. Use
+                # their latest step instead, from s.rule.v to s.v.
                 steps = subtract(s.v, s.rule.v)
             else:
                 steps = step_of(config, rule, s, args, c.bounds)[0]

@@ -34,8 +34,8 @@ class Solution(Generic[VField]):
         state: The state to continue from, with `minimize(..., state=solution.state)`.
         aux: The cost's second result at v, with `has_aux=True`; otherwise None.
 
-    With `batches`, `cost` and `gradient` belong to batch `steps` mod m. `best_cost` is the lowest C(v_k)
-    on batch k mod m, over all k.
+    With m mini-batches, `cost` and `gradient` belong to mini-batch `steps` mod m. `best_cost` is the lowest C(v_k) on
+    mini-batch k mod m, over all k.
     """
 
     v: VField

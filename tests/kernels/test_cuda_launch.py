@@ -40,7 +40,7 @@ if not isinstance(found, str):
     handlers.jaxgd_cuda_register(name.encode(), backend._handles[name], *SHAPE[:4])
     handlers.jaxgd_cuda_register(b"another shape", backend._handles[name], 20, 6, 3, 4)
 else:
-    # Without the driver, a program that another process compiled still names a kernel.
+    # Register the name like that of a program from another process, so that only the missing driver stops a launch.
     handlers.jaxgd_cuda_register(name.encode(), 1, *SHAPE[:4])
 
 N = 10

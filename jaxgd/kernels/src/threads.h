@@ -93,9 +93,9 @@ class TeamSize {
   static int64_t largest(const std::vector<int64_t>& sizes) { return sizes.size() < 3 ? 1 : padded(sizes[1]) / kPad; }
 
  private:
-  // A thread of a team must wait for the others in each mini-batch. A further thread is worth this cost if each thread
-  // does at least this many multiply-adds in the first layer of a mini-batch: with 784 inputs and 32 neurons, a second
-  // thread gained time from 4 examples per mini-batch on.
+  // A thread of a team must wait for the others in each mini-batch. A further thread is used only if each
+  // thread then has at least kMinMultiplyAdds in the first layer of a mini-batch. Measured with 784 inputs and 32
+  // neurons: a second thread gained time from 4 examples per mini-batch on.
   static constexpr int64_t kMinMultiplyAdds = 50'000;
   // The most threads that `next` returns.
   static constexpr int64_t kMost = 4;

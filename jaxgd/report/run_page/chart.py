@@ -15,7 +15,7 @@ _MOST_POINTS = 500  # of a curve; a curve with more points is thinned
 
 
 class Curve(NamedTuple):
-    """A line of a chart: the CSS class that colors it, and its value at each epoch. The line leaves out NaN."""
+    """A line of a chart: the CSS class that colors it, and its value at each epoch. It skips infinity and NaN."""
 
     name: str
     y: Float[np.ndarray, " epochs"]
@@ -98,7 +98,7 @@ def thinned(count: int, most: int) -> list[int]:
 
 
 class _Axis(NamedTuple):
-    """The vertical axis: its limits, its ticks as values and texts, its kind of scale, and the error drawn for 0."""
+    """The vertical axis: its limits, its ticks as values and texts, its kind of scale, and the place of the error 0."""
 
     low: float
     high: float
