@@ -185,8 +185,8 @@ class Checkpoints:
     def restore(self, like: object) -> Restored | None:
         """Return the newest intact checkpoint in the structure of `like`, or None if the folder is empty.
 
-        A checkpoint is refused if it is damaged, was written by another program or has another structure. Refused
-        checkpoints move to another folder, so that the run can write their epochs again.
+        A checkpoint is refused if it is damaged, or has another format, configuration or structure. Refused checkpoints
+        move to another folder, so that the run can write their epochs again.
 
         Args:
             like: A pytree of the same structure, of arrays or their outlines (`jax.ShapeDtypeStruct`). Its shapes and

@@ -260,7 +260,7 @@ PLANTED = {
         info.Info.run = run
         """),
     "a command that accepts anything": (
-        "commands", 40, "accepted against the table", """
+        "commands", 40, "accepted, although OPTIONS does not allow it", """
         from jaxgd.cli import train
         train.Train.run = lambda self, argv: 0
         """),

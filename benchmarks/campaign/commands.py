@@ -81,7 +81,7 @@ def attacks(options: Options) -> Iterator[Attack]:
 
 
 def generated(rng: random.Random) -> Line:
-    """Return a random command line with one to three bad values."""
+    """Return a random command line. One to three of its options have a value from OPTIONS, which is often bad."""
     name = rng.choices(list(OPTIONS), [6, 3, 2, 2, 2, 5, 2, 1])[0]
     drawn = rng.sample(list(OPTIONS[name]), min(len(OPTIONS[name]), rng.choice((1, 1, 1, 2, 3))))
     bad = {option: rng.choice(OPTIONS[name][option].values) for option in drawn}
@@ -127,7 +127,7 @@ def _judged(line: Line, ending: Ending, folder: Path, files: Path) -> tuple[str,
         return ("refused in one line", False) if len(lines) == 1 else (f"refused in {len(lines)} lines", True)
     if ending.status == 1:
         return ("failed, and says why", False) if lines or ending.out else ("failed without a word", True)
-    return ("accepted", False) if allowed else ("accepted against the table", True)
+    return ("accepted", False) if allowed else ("accepted, although OPTIONS does not allow it", True)
 
 
 def fields() -> dict[str, set[str]]:
@@ -142,7 +142,7 @@ def fields() -> dict[str, set[str]]:
 
 
 def _make_files(folder: Path) -> int:
-    """Make the files that the paths with @ name, in the working folder of the child."""
+    """Make the files for the paths that start with @, in the working folder of the child process."""
     from PIL import Image
 
     from jaxgd.cli import main

@@ -28,7 +28,8 @@ ROWS: tuple[tuple[str, Callable[..., object], Draw], ...] = (
      normal((6, 4), (6, 4), (6, 4))),
     ("contrastive loss: second batch held fixed", lambda a, b, s: models.contrastive(a, stop(b), s),
      together(normal((6, 5), (6, 5)), uniform(0, 2, ()))),
-    ("contrastive loss: scale's chain factor", changed(models.contrastive, 2, lambda g, a, b, s: g * jnp.exp(-s)),
+    ("contrastive loss: chain factor of the scale missing", changed(
+        models.contrastive, 2, lambda g, a, b, s: g * jnp.exp(-s)),
      together(normal((6, 5), (6, 5)), uniform(0.5, 2, ()))),
     ("smoothed labels: smoothing forgotten", as_if(
         models.smoothed_cross_entropy, lambda z, y: models.smoothed_cross_entropy(z, y, 0.0)),
@@ -41,27 +42,29 @@ ROWS: tuple[tuple[str, Callable[..., object], Draw], ...] = (
         models.gaussian_loss, 1, lambda g, m, s, y: g - 0.5 / s.size), normal((12,), (12,), (12,))),
     ("conditional random field: last tag's score missing", as_if(models.crf, mistakes.untagged_end),
      together(normal((3, 3), (5, 3)), whole(rules.TAGS))),
-    ("Sinkhorn's cost: one step back", as_if(models.sinkhorn, lambda c: models.sinkhorn(c, 1)), uniform(0, 2, (5, 7))),
+    ("Sinkhorn's cost: backward pass of one step", as_if(models.sinkhorn, lambda c: models.sinkhorn(c, 1)),
+     uniform(0, 2, (5, 7))),
     ("divergence of Gaussians: determinant's term missing", as_if(models.gaussian_kl, lambda m, low: models.gaussian_kl(
         m, low) + jnp.sum(jnp.log(jnp.abs(jnp.diag(low))))), together(normal((4,)), above_diagonal(0.5, 2.0, 4))),
-    ("variational autoencoder: factor of the variance's term", changed(
+    ("variational autoencoder: variance's term doubled", changed(
         models.elbo, 1, lambda g, m, s, w, x: g + 0.05 * (jnp.exp(s) - 1)), normal((6, 3), (6, 3), (3, 8), (6, 8))),
     ("Student's loss: digamma of ν/2 missing", changed(
         mistakes.student, 1, lambda g, r, nu: g - r.size / 2 * special.digamma(nu / 2)),
      together(normal((10,)), uniform(2, 9, ()))),
-    ("Barlow twins: weight of the other elements", as_if(models.barlow_twins, mistakes.barlow_half),
+    ("Barlow twins: half weight off the diagonal", as_if(models.barlow_twins, mistakes.barlow_half),
      normal((12, 4), (12, 4))),
     ("mean discrepancy: width held fixed", lambda x, y, s: models.discrepancy(x, y, stop(s)),
      normal((7, 2), (6, 2), ())),
     ("preference loss: β forgotten", as_if(models.preference, lambda a, b, beta: models.preference(a, b, beta) / stop(
         beta), 0, 1), together(normal((15,), (15,)), uniform(0.05, 0.5, ()))),
-    ("softmax of z/t: temperature's chain factor", as_if(
+    ("softmax of z/t: factor 1/t missing", as_if(
         lambda z, t: nn.softmax(z / t), lambda z, t: stop(t) * nn.softmax(z / t), 0), together(normal((3, 5)),
          fixed(0.7))),
     ("squared errors: last row of the batch zero", changed(
         lambda x, w: jnp.mean((jnp.tanh(x) @ w) ** 2), 0, lambda g, *_: g.at[-1].set(0)), normal((7, 3), (3, 2))),
     # Layers.
-    ("rotary attention: turned again", lambda q, k: nn.softmax(mistakes.turned_again(q) @ mistakes.turned_again(k).T),
+    ("rotary attention: cotangent not rotated back", lambda q, k: nn.softmax(
+        mistakes.turned_again(q) @ mistakes.turned_again(k).T),
      normal((6, 8), (6, 8))),
     ("grouped attention: first query of a group only", mistakes.grouped, normal((4, 5, 3), (2, 6, 3), (2, 6, 3))),
     ("linear attention: normalizer held fixed", mistakes.linear_fixed, normal((8, 3), (8, 3), (8, 4))),
@@ -72,7 +75,7 @@ ROWS: tuple[tuple[str, Callable[..., object], Draw], ...] = (
         lambda x, gain: models.rms_norm(x, gain), lambda x, gain: models.rms_norm(x, gain, 1e-6)),
      normal((5, 16), (16,), scale=0.2)),
     ("gated layer: gate held fixed", lambda x, w, v: stop(nn.silu(x @ w)) * (x @ v), normal((3, 6), (6, 10), (6, 10))),
-    ("group norm: other groups", as_if(
+    ("group norm: other groups in the backward pass", as_if(
         models.group_norm, lambda x, a, b: models.group_norm(x, a, b, 3)), normal((4, 12), (12,), (12,))),
     ("weight norm: length held fixed", lambda v, g, x: x @ (g * v / stop(jnp.sqrt(jnp.sum(v**2, 0)))),
      normal((5, 3), (3,), (4, 5))),
@@ -96,13 +99,13 @@ ROWS: tuple[tuple[str, Callable[..., object], Draw], ...] = (
         lambda x, mask: x * mask / 0.8, lambda x, mask, g: (g * mask, g * x / 0.8)), together(normal((30,)), bits(30))),
     ("max pool: first of each window", with_vjp(mistakes.max_pool, lambda x, g: (
         jnp.zeros_like(x).reshape(-1, 3).at[:, 0].set(g).reshape(x.shape),)), distinct((12,))),
-    ("layer norm of a square: gain by the other axis", with_vjp(mistakes.layer_norm, lambda x, gain, g: (
+    ("layer norm of a square matrix: gain's sum over the other axis", with_vjp(mistakes.layer_norm, lambda x, gain, g: (
         pulled(mistakes.layer_norm, (x, gain), g)[0], jnp.sum(g * nn.standardize(x), 1))), normal((4, 4), (4,))),
     ("fused attention: normalized over the queries", with_vjp(
         lambda q, k, v: nn.softmax(q @ k.T) @ v, mistakes.over_queries), QKV),
-    ("product: cotangent bounded by its length", with_vjp(jnp.matmul, mistakes.bounded_cotangent),
+    ("product: cotangent clipped by its norm", with_vjp(jnp.matmul, mistakes.bounded_cotangent),
      normal((4, 3), (3, 5), scale=2.0)),
-    ("product: in bfloat16 backward", with_vjp(jnp.matmul, mistakes.narrow_product), normal((8, 16), (16, 8))),
+    ("product: backward pass in bfloat16", with_vjp(jnp.matmul, mistakes.narrow_product), normal((8, 16), (16, 8))),
     ("two thousand weights: one × 1.05", changed(
         lambda w: jnp.sum(jnp.sin(w)), 0, lambda g, w: g.at[1234].multiply(1.05)), normal((2000,))),
     # Physics and numerical methods.
@@ -117,7 +120,8 @@ ROWS: tuple[tuple[str, Callable[..., object], Draw], ...] = (
         science.black_scholes, 4, lambda g, s, k, t, r, sigma: g / jnp.sqrt(t)), OPTION),
     ("Kepler's equation: sign in the denominator", with_vjp(science.kepler, mistakes.kepler_backward),
      uniform(0.3, 0.8, (4,), (4,))),
-    ("quantum circuit: shift of another rule", with_vjp(science.circuit, mistakes.shifted_circuit), normal((2, 2, 2))),
+    ("quantum circuit: shift π/4 with the factor for π/2", with_vjp(science.circuit, mistakes.shifted_circuit),
+     normal((2, 2, 2))),
     ("dispersion: adjoint for the transpose", lambda z: jnp.abs(mistakes.dispersed(z)) ** 2, complex_normal((8,))),
     ("Lorenz' attractor: a step too few", as_if(science.lorenz, lambda v, r: science.lorenz(v, r, 24)),
      together(normal((3,), scale=5.0), fixed(28.0))),
@@ -129,7 +133,7 @@ ROWS: tuple[tuple[str, Callable[..., object], Draw], ...] = (
         jnp.sin, lambda x, g: (g * (jnp.sin(x + 0.3) - jnp.sin(x - 0.3)) / 0.6,)), normal((6,))),
     ("trapezoids: ends with full weight", with_vjp(
         lambda y: jnp.trapezoid(y, dx=0.1), lambda y, g: (g * jnp.full_like(y, 0.1),)), normal((25,))),
-    ("while loop, forward mode: a term of the product rule", mistakes.half_while, uniform(0.5, 2.0)),
+    ("while loop, forward mode: a term of the product rule missing", mistakes.half_while, uniform(0.5, 2.0)),
     ("a branch with a slope × 0.97", lambda x: lax.cond(x[0] > 0, mistakes.bent_sine, jnp.cos, x), uniform(0.2, 1.3)),
     # Splines, filters and transforms.
     ("B-spline: slope of the next interval", changed(science.b_spline, 1, lambda g, c, x: pulled(
@@ -146,7 +150,8 @@ ROWS: tuple[tuple[str, Callable[..., object], Draw], ...] = (
         lambda m, x: (d * m + (1 - d) * x,) * 2, stop(x[0]), x)[1], together(normal((12,)), uniform(0.5, 0.95, ()))),
     ("spectrogram: window missing in the adjoint", lambda x: jnp.abs(jnp.fft.rfft(mistakes.framed(x))) ** 2,
      normal((32,))),
-    ("smoothing: elements at the ends", as_if(mistakes.smooth("edge"), mistakes.smooth("constant")), normal((20,))),
+    ("smoothing: zeros beyond the ends in the backward pass", as_if(
+        mistakes.smooth("edge"), mistakes.smooth("constant")), normal((20,))),
     ("circular convolution: conjugate missing", with_vjp(rules.circular, mistakes.circular_unconjugated),
      normal((11,), (11,))),
     ("complex product: second cotangent conjugated", with_vjp(
@@ -205,7 +210,7 @@ ROWS: tuple[tuple[str, Callable[..., object], Draw], ...] = (
     ("sinh x/x: short series for small x", mistakes.sinhc, fixed([0.4, 1.5, -0.45, 2.2])),
     ("exp: bounded at 5 in the backward pass", as_if(jnp.expm1, lambda x: jnp.expm1(jnp.minimum(x, 5))),
      fixed([1.0, 5.5, -2.0, 3.0])),
-    ("sorted: order for ranks", with_vjp(jnp.sort, lambda x, g: (g[jnp.argsort(x)],)),
+    ("sorted: order in place of ranks", with_vjp(jnp.sort, lambda x, g: (g[jnp.argsort(x)],)),
      fixed([0.3, -1.2, 2.0, 0.9, 1.4])),
     ("float16: slope × 1.05", with_vjp(jnp.tanh, lambda x, g: (g * (1 - jnp.tanh(x) ** 2) * 1.05,)),
      in_dtype("float16", normal((8,)))),
@@ -224,7 +229,7 @@ CLAIMS = (
           gradient=lambda w, x: nn.sigmoid(x @ w) @ x),
     wrong("ridge regression: penalty forgotten", lambda w, x: jnp.mean((x @ w) ** 2) + 0.05 * w @ w,
           normal((4,), (9, 4)), gradient=lambda w, x: 2 * x.T @ (x @ w) / len(x)),
-    wrong("sum of cosines by reverse mode: second output lost", lambda x: (jnp.cos(x), jnp.sin(x)), normal((5,)),
+    wrong("cosine and sine, reverse mode: second output lost", lambda x: (jnp.cos(x), jnp.sin(x)), normal((5,)),
           vjp=lambda x: ((jnp.cos(x), jnp.sin(x)), lambda g: (-jnp.sin(x) * g[0],))),
 )  # fmt: skip
 

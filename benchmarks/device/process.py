@@ -22,7 +22,7 @@ class End(NamedTuple):
 
     Attributes:
         seconds: Seconds that the process ran.
-        reason: Why the process failed or a message from its pipe was not stored, in one line. Otherwise empty.
+        reason: The reason for a failure, or for a message that was not stored, in one line. Otherwise empty.
     """
 
     seconds: float
@@ -109,7 +109,7 @@ def _read(pipe: int, receive: Callable[[str, str], None], faults: list[str]) -> 
             try:
                 receive(*json.loads(line))
             except (ValueError, TypeError) as error:  # a message cut by a kill
-                faults.append(f"a figure was not stored: {error}")
+                faults.append(f"a message was not stored: {error}")
 
 
 def _reason(status: int, log: Path) -> str:

@@ -26,10 +26,11 @@ from jaxgd.errors import DtypeError, RangeError, ShapeError
 INF = np.inf
 EYE = np.eye(3)
 CORNER = [1.0, 2.0, 3.0]
-# At the bound v₁ = 1, the slope along −∇C jumps from −1.05 to 0.95 times its size at the start.
+# The path along −∇C bends at the bound v₁ = 1. In units of the slope's size at the start, the slope of C along the path
+# is −1 at the start, −1.05 before the bend and 0.95 after it.
 KINK = np.diag([-3, 2.9, 1])
 BENT = [[-1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]
-# Each row: the Hessian H, b of C = ½vᵀHv − bᵀv, the bounds, the start, the minimum and the reason for the stop.
+# Each row: the Hessian H, b of C = ½vᵀHv − bᵀv, the bounds, the start, the expected end and the reason for the stop.
 DEGENERATE = {
     "all bounds equal": (-EYE, [-1, -2, -3], CORNER, CORNER, [9, 9, 9], CORNER, "GRADIENT"),
     "one pair equal": (EYE + 1, [0, 0, 0], [2, -9, -9], [2, 9, 9], [9, 9, 9], [2, -2 / 3, -2 / 3], "GRADIENT"),

@@ -1,8 +1,8 @@
 // The kernel as a library for tests: the same source, on the CPU.
 #include <cstdint>
 
+// The include path finds the block.h of this folder before the one for the GPU, which descend.cu includes.
 #include "block.h"
-// Include the block.h of this folder first, because it replaces the one for the GPU.
 #include "descend.cu"
 
 // Runs the kernel on `networks` blocks, one after the other. See block::run for `seed` and `truncate`.
