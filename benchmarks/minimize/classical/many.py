@@ -184,7 +184,7 @@ _ZERO: dict[str, tuple[Callable[[Array], Array], Callable[[int], Numbers], Calla
 
 
 def zero(name: str, n: int, *others: float) -> Problem:
-    """Return a problem of n variables with the minimum C = 0 and perhaps other minima."""
+    """Return a problem of _ZERO with n variables. Its minima are C = 0 and the values in `others`."""
     residuals, start, point, number = _ZERO[name]
     points = () if point is None else (point(n),)
     minima = (0.0, *others)
