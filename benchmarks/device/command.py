@@ -38,7 +38,7 @@ class Result(NamedTuple):
 
     Attributes:
         task: The task.
-        status: "done" or "failed" if the task ran; "skipped" if the plan lets a rehearsal skip it; otherwise "not run".
+        status: "done" or "failed" if the task started; "skipped" if a rehearsal may skip it; otherwise "not run".
         seconds: Seconds that the process ran.
         reason: The reason in one line. Empty if the task is done.
     """
@@ -182,7 +182,7 @@ def main(words: Sequence[str]) -> int:
     try:
         tasks = chosen(options.only)
         if not (math.isfinite(options.within) and options.within > 0):
-            raise UsageError(f"device: expected --within with seconds above 0, got {options.within:g}.")
+            raise UsageError(f"device: expected --within with a finite time above 0, got {options.within:g}.")
         folder = tempfile.mkdtemp(prefix="jaxgd-rehearsal-") if options.rehearse and not options.out else ""
         out: Path = options.out or (Path(folder, "device.jsonl") if folder else RESULTS)
         with _locked(out):
@@ -223,7 +223,7 @@ def _locked(out: Path) -> Iterator[None]:
     Refuse files that the run could not write. Otherwise the time on the device would be lost.
     """
     if out.suffix != ".jsonl" or not out.absolute().parent.is_dir() or (out.exists() and not out.is_file()):
-        raise UsageError(f"device: expected --out with a file in an existing folder, such as gpu.jsonl, got {out}.")
+        raise UsageError(f"device: expected --out with a file that ends in .jsonl, in an existing folder, got {out}.")
     try:
         logs_of(out).mkdir(exist_ok=True)
         handle = os.open(logs_of(out), os.O_RDONLY)

@@ -50,7 +50,7 @@ class Context:
         return self.emit(sampled(self.case(part), variant, quantity, unit, samples, **more))
 
     def count(self, part: str, variant: str, quantity: str, unit: str, value: float, **more: Any) -> Row:
-        """Store one exact value, and return its row."""
+        """Store one value without a spread, and return its row."""
         row = Row(case=self.case(part), variant=variant, quantity=quantity, value=value, unit=unit, **more)
         return self.emit(row)
 

@@ -88,8 +88,8 @@ TASKS = (
 
 # The tasks that every rehearsal skips, with the reasons.
 NOT_REHEARSED = {
-    "racecheck": "memcheck rehearses the same program, and the tests run the emulation under other sanitizers",
-    "synccheck": "memcheck rehearses the same program, and the tests run the emulation under other sanitizers",
+    "racecheck": "memcheck rehearses the same program, and the tests run the emulation under GCC's sanitizers",
+    "synccheck": "memcheck rehearses the same program, and the tests run the emulation under GCC's sanitizers",
     "ceilings-loops": "the loops are GPU code",
 }
 # The tools that a rehearsal does not use, with the reasons. It runs the examined program without the tool.

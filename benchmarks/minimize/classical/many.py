@@ -1,4 +1,4 @@
-"""Classical problems of any number n of variables. The problems in EXTENDED have n = 100 and n = 1,000."""
+"""Classical problems whose number n of variables can be chosen. The problems in EXTENDED have n = 100 and n = 1,000."""
 
 from collections.abc import Callable
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Numbers = Sequence[float] | NDArray[Any]
 
-# MGH is the paper that collects the problems, their starts and their minima. It numbers the problems.
+# MGH is the paper that collects most of the problems, with their starts and minima. It numbers them.
 MGH = "Moré, Garbow and Hillstrom, ACM Trans. Math. Softw. 7 (1981) 17–41, problem"
 
 
