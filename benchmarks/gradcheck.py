@@ -217,7 +217,7 @@ def rows_of(case: str, checker: str, dtype: str, done: list[Check]) -> Iterator[
 
 
 def measure(part: str, options: Options) -> Iterator[Row]:
-    """Yield the rows of each checker in each dtype, for one part of the corpus."""
+    """Yield the rows of each checker in each dtype, for the functions of one part."""
     functions = functions_of(part, Digits(options.data_dir))
     for dtype in options.dtypes:
         with jax.enable_x64(dtype == "float64"):

@@ -22,7 +22,7 @@ class Context:
     Attributes:
         task: Name of the task. The cases of its figures start with `device-` and this name.
         rehearse: True if the run is a rehearsal on a CPU.
-        logs: Folder for logs of the task.
+        logs: Folder of the logs of the run.
         pipe: Descriptor of the pipe to the process that stores the figures.
     """
 

@@ -1,4 +1,4 @@
-"""MNIST if its files are present, otherwise images with MNIST's sparsity."""
+"""MNIST if it can be read, otherwise generated images with MNIST's sparsity."""
 
 import functools
 import itertools
@@ -113,6 +113,6 @@ def weights(networks: int, sizes: tuple[int, ...] = SIZES) -> list[NDArray[np.fl
 
 
 def orders(networks: int, n: int, seed: int = 0) -> NDArray[np.int32]:
-    """Return an order of n examples for each network."""
+    """Return a random order of n examples for each network."""
     rng = np.random.default_rng(seed)
     return np.stack([rng.permutation(n).astype(np.int32) for _ in range(networks)])

@@ -167,7 +167,8 @@ def _brown(n: int) -> list[float]:
     return [alpha] * (n - 1) + [alpha ** (1 - n)]
 
 
-# The residuals; the start as a function of n; the point with C = 0 as a function of n, if known; the number in MGH.
+# For each problem: the residuals; the start as a function of n; the point with C = 0 as a function of n, if known; the
+# number in MGH.
 _ZERO: dict[str, tuple[Callable[[Array], Array], Callable[[int], Numbers], Callable[[int], Numbers] | None, int]] = {
     "rosenbrock": (extended_rosenbrock, _repeated(-1.2, 1), _repeated(1), 21),
     "powell-singular": (powell_singular, _repeated(3, -1, 0, 1), _repeated(0), 22),
