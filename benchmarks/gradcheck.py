@@ -1,9 +1,9 @@
-"""Two gradient checkers on functions whose derivatives are known to be right or wrong.
+"""Two gradient checkers on functions whose derivatives are known to be right, to be wrong, or not to exist.
 
-`jaxgd.check_gradients` is compared with `jax.test_util.check_grads`. Both run with their defaults, `check_grads` in
-reverse mode only. The first check of a function, with compilation, gives the cold time, and checks at further points
-give the time. At each point jaxgd runs first, so its cold time includes the compilation of operations that both
-checkers use.
+`jaxgd.check_gradients` is compared with `jax.test_util.check_grads`. Both run with their defaults, `check_grads` with
+order 1 and in reverse mode only. The first check of a function, with compilation, gives the cold time, and checks at
+further points give the time. At each point jaxgd runs first, so its cold time includes the compilation of operations
+that both checkers use.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ def by_check_grads(function: Case, args: Args, seed: int) -> str:
     def f(*floats: ArrayLike) -> list[ArrayLike]:
         filled = list(leaves)
         for i, x in zip(places, floats, strict=True):
-            # check_grads passes NumPy arrays, which f need not accept.
+            # check_grads passes NumPy arrays, which the checked function need not accept.
             filled[i] = jnp.asarray(x)
         varied: Args = jax.tree.unflatten(structure, filled)
         if place is not None:
@@ -96,7 +96,10 @@ class Digits:
         return jaxgd.Part(train.images, train.labels)
 
     def draw(self, steps: int) -> Draw:
-        """Return a function that draws a network, trains it for `steps` steps at η = 3, and adds the ten digits."""
+        """Return a function that draws a point: a network and the ten digits.
+
+        The network has made `steps` steps of gradient descent at η = 3 on these digits.
+        """
 
         def drawn(rng: np.random.Generator, dtype: DTypeLike) -> Point:
             point = steps, np.dtype(dtype).name, int(rng.integers(2**31))
@@ -166,7 +169,10 @@ class Check:
 
 
 def checks(functions: Iterable[Case], dtype: str, seeds: int) -> Iterator[Check]:
-    """Check every function at every point by each checker in turn, and yield the checks."""
+    """Check every function at every point by each checker in turn, and yield the checks.
+
+    check_grads is left out if the case has a claimed `gradient`.
+    """
     for i, function in enumerate(functions):
         if i % FUNCTIONS_AT_ONCE == 0:
             jax.clear_caches()  # type: ignore[no-untyped-call]
@@ -211,7 +217,7 @@ def rows_of(case: str, checker: str, dtype: str, done: list[Check]) -> Iterator[
 
 
 def measure(part: str, options: Options) -> Iterator[Row]:
-    """Yield the rows of each checker in each dtype, for one part of the corpus."""
+    """Yield the rows of each checker in each dtype, for the functions of one part."""
     functions = functions_of(part, Digits(options.data_dir))
     for dtype in options.dtypes:
         with jax.enable_x64(dtype == "float64"):

@@ -32,7 +32,8 @@ _MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
 def peak() -> dict[str, float]:
     """Return the GFLOP/s of a float32 product of 2,048 × 2,048 matrices, and the GB/s of a copy, read plus written.
 
-    NumPy runs both on all threads. A shared host does not reach the rates of its data sheet.
+    NumPy runs the product on all threads, and the copy on one. A shared host does not reach the rates of its data
+    sheet.
     """
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((2048, 2048), np.float32) for _ in range(2))

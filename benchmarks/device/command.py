@@ -24,12 +24,13 @@ from benchmarks.rows import Key, Row
 from benchmarks.store import FOLDER, ResultsError, replace
 
 RESULTS = FOLDER / "device.jsonl"
-# Environment of all tasks. By default, JAX takes most of the GPU's memory at its start, too much for PyTorch's tasks.
+# Environment variables of all tasks. By default, JAX reserves most of the GPU's memory. A task that also runs PyTorch
+# would then lack memory.
 ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONUNBUFFERED": "1"}
 
 
 class UsageError(Exception):
-    """An option that the run cannot take, or a file that it cannot write. The message is the reason."""
+    """A value of an option that the run cannot use, such as a file that it cannot write. The message is the reason."""
 
 
 class Result(NamedTuple):
@@ -37,7 +38,7 @@ class Result(NamedTuple):
 
     Attributes:
         task: The task.
-        status: "done" or "failed" if the task ran; "skipped" if the plan lets a rehearsal skip it; otherwise "not run".
+        status: "done" or "failed" if the task started; "skipped" if a rehearsal may skip it; otherwise "not run".
         seconds: Seconds that the process ran.
         reason: The reason in one line. Empty if the task is done.
     """
@@ -61,7 +62,7 @@ class Run:
     """A run of the plan.
 
     Attributes:
-        rows: The figures so far.
+        rows: The rows so far, with the figures and the results of the tasks.
         notes: Lines for the summary.
         results: The results of the tasks so far.
         unsaved: The reason why the file of results lacks rows, or an empty text.
@@ -94,7 +95,7 @@ class Run:
         environment = {**ENVIRONMENT, **({"XLA_FLAGS": flags} if flags else {})}
         if self._rehearse:
             words.append("--rehearse")
-            # XLA ends the process at an unknown flag, and XLA for the CPU does not know the flags of a GPU.
+            # A rehearsal needs no flags of XLA. XLA would end the process at a flag that it does not know.
             environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
         log = self._logs / f"{task.name}.log"
         try:
@@ -139,8 +140,8 @@ class Run:
     def _store(self, row: Row) -> None:
         """Write a row to the file. It replaces the rows of earlier runs with its case, variant and precision.
 
-        The rows of this run with its other quantities stay. If the file cannot be written, the run continues,
-        and its summary shows the row.
+        Rows of this run with another quantity stay. If the file cannot be written, the run continues, and its summary
+        shows the row.
         """
         row = dataclasses.replace(row, **self._stamp)
         self.rows[row.key] = row
@@ -168,7 +169,7 @@ def parser() -> argparse.ArgumentParser:
     parser_.add_argument("--only", action="append", default=[], metavar="STEP",
                          help="number of a step or name of a task; may be repeated")  # fmt: skip
     parser_.add_argument("--rehearse", action="store_true",
-                         help="run every step on the CPU with tiny sizes; no figure comes from a GPU")  # fmt: skip
+                         help="run the tasks on the CPU with tiny sizes; no figure comes from a GPU")  # fmt: skip
     parser_.add_argument("--out", type=Path, help=f"file of results (default: {RESULTS}; rehearsal: a temporary file)")
     parser_.add_argument("--within", type=float, default=540.0, metavar="SECONDS",
                        help="end after this time (default: 540)")  # fmt: skip
@@ -181,7 +182,7 @@ def main(words: Sequence[str]) -> int:
     try:
         tasks = chosen(options.only)
         if not (math.isfinite(options.within) and options.within > 0):
-            raise UsageError(f"device: expected --within with seconds above 0, got {options.within:g}.")
+            raise UsageError(f"device: expected --within with a finite time above 0, got {options.within:g}.")
         folder = tempfile.mkdtemp(prefix="jaxgd-rehearsal-") if options.rehearse and not options.out else ""
         out: Path = options.out or (Path(folder, "device.jsonl") if folder else RESULTS)
         with _locked(out):
@@ -222,7 +223,7 @@ def _locked(out: Path) -> Iterator[None]:
     Refuse files that the run could not write. Otherwise the time on the device would be lost.
     """
     if out.suffix != ".jsonl" or not out.absolute().parent.is_dir() or (out.exists() and not out.is_file()):
-        raise UsageError(f"device: expected --out with a file in an existing folder, such as gpu.jsonl, got {out}.")
+        raise UsageError(f"device: expected --out with a file that ends in .jsonl, in an existing folder, got {out}.")
     try:
         logs_of(out).mkdir(exist_ok=True)
         handle = os.open(logs_of(out), os.O_RDONLY)

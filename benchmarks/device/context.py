@@ -22,7 +22,7 @@ class Context:
     Attributes:
         task: Name of the task. The cases of its figures start with `device-` and this name.
         rehearse: True if the run is a rehearsal on a CPU.
-        logs: Folder for logs of the task.
+        logs: Folder of the logs of the run.
         pipe: Descriptor of the pipe to the process that stores the figures.
     """
 
@@ -50,7 +50,7 @@ class Context:
         return self.emit(sampled(self.case(part), variant, quantity, unit, samples, **more))
 
     def count(self, part: str, variant: str, quantity: str, unit: str, value: float, **more: Any) -> Row:
-        """Store one exact value, and return its row."""
+        """Store one value without a spread, and return its row."""
         row = Row(case=self.case(part), variant=variant, quantity=quantity, value=value, unit=unit, **more)
         return self.emit(row)
 

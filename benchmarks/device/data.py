@@ -1,4 +1,4 @@
-"""MNIST if its files are present, otherwise images with MNIST's sparsity."""
+"""MNIST if it can be read, otherwise generated images with MNIST's sparsity."""
 
 import functools
 import itertools
@@ -21,7 +21,7 @@ class Images(NamedTuple):
         x: Pixels, (n, 784).
         y: Labels, (n,).
         genuine: True if the images are MNIST's.
-        why: The reason if the images are not MNIST's, or an empty text.
+        why: The reason why MNIST was not read; empty if it was read or not tried.
     """
 
     x: NDArray[np.uint8]
@@ -39,7 +39,7 @@ class Images(NamedTuple):
 
 
 def training(n: int) -> Images:
-    """Return n training images."""
+    """Return the first n training images."""
     images = _all()[0]
     return images._replace(x=images.x[:n], y=images.y[:n])
 
@@ -76,7 +76,7 @@ def _flat(x: NDArray[np.uint8], y: NDArray[np.uint8]) -> Images:
 
 
 def generated(n: int, seed: int) -> Images:
-    """Return images with the sparsity of MNIST: bright strokes inside a dark border, with one shape per label."""
+    """Return n images with the sparsity of MNIST: bright strokes inside a dark border, with one shape per label."""
     shapes = np.random.default_rng(0)
     rng = np.random.default_rng(seed)
     rows = np.arange(28)
@@ -113,6 +113,6 @@ def weights(networks: int, sizes: tuple[int, ...] = SIZES) -> list[NDArray[np.fl
 
 
 def orders(networks: int, n: int, seed: int = 0) -> NDArray[np.int32]:
-    """Return an order of n examples for each network."""
+    """Return a random order of n examples for each network."""
     rng = np.random.default_rng(seed)
     return np.stack([rng.permutation(n).astype(np.int32) for _ in range(networks)])

@@ -1,4 +1,4 @@
-"""The gradient over the full batch, by XLA and by PyTorch, with its error against float64."""
+"""The time of the full-batch gradient by XLA and by PyTorch, and its error against float64."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,8 @@ from benchmarks.device.context import Context
 from benchmarks.device.reference import Floats
 from benchmarks.device.torch_work import Tensor
 
-# The argument `precision` of JAX for each precision in the rows. X3 is the sum of three TF32 products.
+# JAX's argument `precision` for each precision in the rows: "highest", or the name of a `DotAlgorithmPreset`. X3 is a
+# sum of three TF32 products.
 ALGORITHMS = {timing.FLOAT32: "highest", "TF32_TF32_F32_X3": "TF32_TF32_F32_X3", "TF32_TF32_F32": "TF32_TF32_F32"}
 
 
@@ -29,7 +30,7 @@ def by_xla(context: Context) -> None:
     network = tuple(jaxgd.Layer(jnp.asarray(start[i]), jnp.asarray(start[i + 1])) for i in (0, 2))
 
     for precision, word in ALGORITHMS.items():
-        # XLA for the CPU lacks the other algorithms.
+        # A rehearsal uses "highest" throughout, because XLA for the CPU lacks the TF32 algorithms.
         float32 = context.rehearse or word == "highest"
         algorithm: jax.lax.PrecisionLike = "highest" if float32 else jax.lax.DotAlgorithmPreset[word]
 

@@ -1,4 +1,4 @@
-"""Epochs as a JAX user writes them without jaxgd's `train`."""
+"""Epochs and steps as a JAX user writes them without jaxgd's `train`."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _step(precision: str | None) -> Step:
 
 
 def _epoch(precision: str | None, unroll: int) -> Epoch:
-    """Return a function that makes one update per mini-batch. The last mini-batch may be short."""
+    """Return a function that runs an epoch: one update per mini-batch. The last mini-batch may be short."""
     import jax
 
     step = _step(precision)

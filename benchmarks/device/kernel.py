@@ -14,12 +14,12 @@ from jaxgd.kernels.cuda.shape import Shape
 
 # Seconds of work before the first timing. An idle GPU reaches its clock rate in that time.
 WARM_UP = 0.1
-# Numbers of warps to compare with the 14 that jaxgd chooses for 784 inputs.
+# Numbers of warps per block to compare with the 14 that jaxgd chooses for 784 inputs.
 WARPS = (12,)
 
 
 def times(context: Context) -> None:
-    """Time an epoch for several numbers of networks, from one to more than the number of multiprocessors."""
+    """Time an epoch for several numbers of networks, on a GPU from 1 to 264: two per multiprocessor of an H100."""
     images = data.training(context.sizes.examples)
     with launcher(context) as launches:
         for parts, precision in PARTS.items():
@@ -66,7 +66,7 @@ def _correct(network: Sequence[NDArray[np.float32]], test: data.Images) -> list[
 
 
 def warps(context: Context) -> None:
-    """Time the kernel with fewer warps. Each thread then holds more weights, and may use more registers."""
+    """Time the kernel with fewer warps per block. Each thread then holds more weights, and may use more registers."""
     images = data.training(context.sizes.examples)
     with launcher(context) as launches:
         for count in WARPS:

@@ -1,4 +1,4 @@
-"""A program for NVIDIA's tools: run a few steps of the kernel in both precisions, without starting JAX.
+"""A program for NVIDIA's tools: run STEPS steps of the kernel in each precision, without starting JAX.
 
 `python -m benchmarks.device.launch STEPS NETWORKS LOGS [--rehearse]`
 """
@@ -16,7 +16,7 @@ from benchmarks.device.process import die_with_parent
 
 
 def main(steps: str, networks: str, logs: str, *flags: str) -> None:
-    """Train networks for some steps. The last mini-batch is short."""
+    """Train networks for `steps` steps. The last mini-batch is short."""
     die_with_parent()
     n, count = data.BATCH * int(steps) - data.BATCH // 2, int(networks)
     images = data.generated(n, 0)
@@ -29,7 +29,8 @@ def main(steps: str, networks: str, logs: str, *flags: str) -> None:
             network, finite = work.result()
             moved = float(np.abs(network[0] - start[0]).max())
             if not (finite == 1).all() or not 0 < moved < np.inf:
-                raise TaskError(f"{PARTS[parts]}: `finite` is {finite.tolist()}, and w¹ moved by {moved:g}")
+                actual = f"{finite.tolist()} and a change of {moved:g}"
+                raise TaskError(f"{PARTS[parts]}: expected `finite` = 1 and a finite change of w¹ > 0, got {actual}")
             print(f"{PARTS[parts]}: {steps} steps, w¹ moved by at most {moved:.3g}", flush=True)
 
 

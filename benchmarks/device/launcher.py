@@ -83,7 +83,7 @@ class OnDevice:
         return direct.Training(self.device, shape, cubin, direct.Networks(*start), x, y, order, eta)
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Return the seconds on the device, from its events."""
+        """Return the seconds between the launches' start and end on the device, measured by CUDA events."""
         return self.device.seconds(work)
 
 
@@ -94,13 +94,13 @@ class Emulated:
         self._folder = folder
 
     def training(self, shape: Shape, start: Arrays, x: Pixels, y: Orders, order: Orders, eta: Floats) -> Training:
-        """Return networks ready for epochs. The emulation is compiled unless another task has done so."""
+        """Return networks ready for epochs. The emulation is compiled unless its library already exists."""
         module = emulation(self._folder)
         library = module.compiled(self._folder, shape)
         return _Emulation(module, library, shape, start, x, y, order, eta)
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Return the seconds of the host's clock."""
+        """Return the seconds that `work` takes by the host's clock."""
         began = time.perf_counter()
         work()
         return time.perf_counter() - began
@@ -151,7 +151,7 @@ class _Emulation:
 
 
 def compiler() -> "nvrtc.Compiler":
-    """Return NVRTC in a version whose code the driver can load."""
+    """Return NVRTC in a version whose code the driver can load, or in any version if no driver is installed."""
     from jaxgd.kernels.cuda import driver, nvrtc
 
     loaded = driver.driver()
@@ -162,7 +162,7 @@ def compiler() -> "nvrtc.Compiler":
 
 
 def compiled(source: Path, capability: tuple[int, int], *flags: str) -> bytes:
-    """Return the machine code of a source for a device."""
+    """Compile a CUDA source, and return its machine code for a device of this compute capability."""
     nvrtc = compiler()
     options = [f"--gpu-architecture={nvrtc.architecture(capability)}", "--std=c++17", *flags]
     return nvrtc.compile_source(source.name, source.read_bytes(), b"", options).cubin
@@ -190,5 +190,8 @@ def with_warps(usual: Shape, count: int) -> Shape:
 
 
 def etas(networks: int) -> NDArray[np.float32]:
-    """Return the learning rates of many networks, from η to η/2. The first network has the η of all comparisons."""
+    """Return one learning rate per network, from data.ETA to half of it.
+
+    The first network gets data.ETA, because its cost is compared with the costs of other programs.
+    """
     return (data.ETA * np.linspace(1, 0.5, networks)).astype(np.float32)

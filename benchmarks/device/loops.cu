@@ -1,9 +1,9 @@
-// Loops that measure two limits of the kernel's speed: products on the tensor core, and barriers.
+// Loops that measure two limits of the kernel's speed: matrix products on the tensor core, and barriers.
 #ifndef CHAINS
 #define CHAINS 8
 #endif
 
-// Every warp adds `count` products to each of CHAINS accumulators.
+// Every warp adds `count` matrix products to each of CHAINS accumulators.
 extern "C" __global__ void products(float* out, int count) {
   float d[CHAINS][4];
 #pragma unroll

@@ -20,7 +20,7 @@ class Task:
         function: The function to call, as "module:name", with the module in benchmarks.device.
         arguments: Keyword arguments of the function.
         xla_flags: Flags of XLA, which are added after the user's flags.
-        needs: Python packages and programs without which the task cannot run.
+        needs: Python packages and programs that the task needs. A rehearsal does not need those of TOOLS_OF_A_GPU.
         most: Seconds after which the process is killed; 0 for the default, which `limit` computes from `seconds`.
     """
 
@@ -58,16 +58,16 @@ TASKS = (
     ),
     Task(3, "kernel-times", "one epoch of 1 to 264 networks by the kernel", 7, "kernel:times"),
     Task(3, "kernel-training", "30 epochs of 132 networks by the kernel, and their accuracies", 5, "kernel:training"),
-    Task(3, "kernel-warps", "the kernel with fewer warps", 3, "kernel:warps"),
+    Task(3, "kernel-warps", "the kernel with 12 warps per block instead of 14", 3, "kernel:warps"),
     Task(4, "profile", "200 steps under the profiler ncu", 20, "profile:run", needs=("ncu",)),
     Task(5, "ceilings-loops", "a copy, a loop of products and a loop of barriers", 4, "ceilings:loops"),
-    Task(5, "ceilings-libraries", "a copy and an 8192³ product by JAX and PyTorch", 8, "ceilings:libraries"),
-    Task(6, "jax-kernel", "the kernel inside jit and scan", 9, "jax_kernel:one"),
+    Task(5, "ceilings-libraries", "a copy by JAX, and an 8192³ product by JAX and PyTorch", 8, "ceilings:libraries"),
+    Task(6, "jax-kernel", "the kernel inside jit, scan and `train`", 9, "jax_kernel:one"),
     Task(6, "jax-scan", "an epoch by lax.scan", 9, "jax_epochs:scan"),
     Task(6, "jax-scan-while", "an epoch by lax.scan with WHILE command buffers", 9, "jax_epochs:scan",
          {"suffix": "-while"}, _WHILE),
     Task(6, "jax-unroll", "an epoch by lax.scan, unrolled", 10, "jax_epochs:scan", {"unroll": 10}),
-    Task(6, "jax-kernel-while", "the kernel inside scan with WHILE command buffers", 9, "jax_kernel:one",
+    Task(6, "jax-kernel-while", "the kernel inside jit and scan with WHILE command buffers", 9, "jax_kernel:one",
          {"suffix": "-while"}, _WHILE),
     Task(6, "jax-steps", "300 calls of a jitted step", 7, "jax_epochs:steps"),
     Task(6, "jax-vmap-kernel", "an epoch of 132 networks by vmap of the kernel", 9, "jax_kernel:many"),
@@ -86,18 +86,18 @@ TASKS = (
     Task(10, "torch-autotune", "steps compiled with max-autotune", 40, "torch_epochs:autotune", needs=("torch",)),
 )  # fmt: skip
 
-# The tasks that a rehearsal on a CPU skips.
+# The tasks that every rehearsal skips, with the reasons.
 NOT_REHEARSED = {
-    "racecheck": "memcheck rehearses the same program, and the tests run the emulation under other sanitizers",
-    "synccheck": "memcheck rehearses the same program, and the tests run the emulation under other sanitizers",
+    "racecheck": "memcheck rehearses the same program, and the tests run the emulation under GCC's sanitizers",
+    "synccheck": "memcheck rehearses the same program, and the tests run the emulation under GCC's sanitizers",
     "ceilings-loops": "the loops are GPU code",
 }
-# The tools that a rehearsal does not use. It runs the examined program without the tool.
+# The tools that a rehearsal does not use, with the reasons. It runs the examined program without the tool.
 TOOLS_OF_A_GPU = {
     "compute-sanitizer": "it examines only GPU code",
     "ncu": "it reads the counters of a GPU; the rehearsal parses a sample of its output",
 }
-# Packages that a rehearsal may lack. If another package is missing, the rehearsal fails.
+# Packages that a rehearsal may lack, with the reasons. If any other package is missing, the rehearsal fails.
 MAY_LACK = {"torch": "PyTorch for the CPU does not exist for every version of Python"}
 
 

@@ -38,7 +38,7 @@ def run(
         words: The command. The number of the pipe's descriptor replaces the word PIPE.
         environment: Further environment variables.
         log: File for the output of the process.
-        limit: Seconds after which the process and all its children are killed.
+        limit: Seconds after which the process group is killed.
         receive: A function that takes the kind and the text of each message from the pipe.
     """
     reading, writing = os.pipe()
@@ -119,7 +119,7 @@ def _reason(status: int, log: Path) -> str:
 
 
 def _last_line(log: Path) -> str:
-    """Return the last line of a log that is not empty. After an exception, this line is its message."""
+    """Return the last non-empty line of a log, up to 300 characters. A traceback ends with the exception's message."""
     with log.open("rb") as file:
         # A task may have printed gigabytes.
         file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))

@@ -1,4 +1,4 @@
-"""The kernel under the profiler ncu: the use of issue slots and of the tensor pipe, and the reasons for stalls."""
+"""The kernel under the profiler ncu: issue slots, tensor pipe, stalls, registers, duration and instructions."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ Counters = dict[str, tuple[float, str]]
 
 
 def run(context: Context) -> None:
-    """Profile one launch per precision, with one network per multiprocessor, and store the counters."""
+    """Profile one launch per precision, with one network per multiprocessor of an H100, and store the counters."""
     steps, networks = context.sizes.profiled, context.sizes.many
     program = python("benchmarks.device.launch", str(steps), str(networks), str(context.logs))
     if context.rehearse:
@@ -50,7 +50,7 @@ def run(context: Context) -> None:
     output = SAMPLE if context.rehearse and status == 0 else printed
     launches = counters(output)
     if not launches:
-        raise TaskError(f"ncu printed no counters: {' '.join(output.split())[-200:]}")
+        raise TaskError(f"profile: expected counters of ncu, got {' '.join(output.split())[-200:]}")
     for precision, launch in zip(PARTS.values(), launches, strict=False):
         details = {name: value for name, (value, _) in launch.items()}
         for figure in FIGURES:
@@ -64,12 +64,12 @@ def run(context: Context) -> None:
 
 
 def counter_of(figure: str, counters: Counters) -> str | None:
-    """Return the name of the counter for a figure, or None if the profiler has no such counter."""
+    """Return the name of the counter for a figure, or None if no name matches a pattern of the figure."""
     return next((name for pattern in FIGURES[figure] for name in counters if re.fullmatch(pattern, name)), None)
 
 
 def counters(output: str) -> list[Counters]:
-    """Return all counters of each launch, with values and units, from the CSV lines after the profiler's messages."""
+    """Return all counters of each launch, with values and units, from the CSV lines of the profiler's output."""
     lines = [line for line in output.splitlines() if line.startswith('"')]
     if len(lines) < 2 or not lines[0].startswith('"ID"'):
         return []

@@ -9,7 +9,7 @@ STEPS, NETWORKS = "3", "2"
 
 
 def run(context: Context, tool: str) -> None:
-    """Run three updates under a tool of compute-sanitizer, and store the number of faults that it reports."""
+    """Run three updates per precision under a tool of compute-sanitizer, and store the number of faults."""
     program = python("benchmarks.device.launch", STEPS, NETWORKS, str(context.logs))
     if context.rehearse:
         program.append("--rehearse")

@@ -9,11 +9,11 @@ class Sizes(NamedTuple):
     Attributes:
         examples: Examples per epoch.
         steps: Numbers of steps after which the kernel is compared with float64, in increasing order.
-        networks: Numbers of networks that are trained at once.
+        networks: Numbers of networks that are trained at once in the task kernel-times.
         many: Number of networks in the other measurements with several networks.
-        repeats: Number of timings of a program; timing.SLOW_REPEATS for slow programs.
+        repeats: Number of timings of a program. Slow programs have timing.SLOW_REPEATS timings instead.
         epochs: Epochs of the training whose accuracy is measured.
-        calls: Steps of the programs that Python calls step by step.
+        calls: Steps per timing of a program that Python calls step by step. torch-vmap makes a third of them.
         profiled: Steps under the profiler.
         full: Examples of the full batch.
         wide: Neurons of each hidden layer of the wide network.

@@ -1,4 +1,4 @@
-"""The summary of a run: one line per figure, and one per task."""
+"""The summary of a run: one line per figure, per note and per task."""
 
 import statistics
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def summary(rows: Sequence[Row], notes: Sequence[str], results: Sequence["Result
 
 
 def not_of_a_gpu(rows: Sequence[Row]) -> list[str]:
-    """Return a line that says why no figure comes from a GPU, or [] if a GPU was measured."""
+    """Return a line that says that no figure comes from a GPU, or [] if a GPU was measured or no row exists."""
     if any(row.host.get("rehearsal") for row in rows):
         return [REHEARSED]
     # Without nvidia-smi, `host.device` is "cpu" even on a GPU. Rows with figures then show that a GPU was measured.
@@ -32,7 +32,7 @@ def not_of_a_gpu(rows: Sequence[Row]) -> list[str]:
 
 
 def unlike(rows: Sequence[Row]) -> list[str]:
-    """Return a line for each program whose cost after one epoch differs from the median of all programs.
+    """Return a line for each program whose cost after one epoch differs by over 5% from the median of all programs.
 
     All programs start from the same weights and see the examples in the same order, so a difference is a fault.
     """

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Timings of a program that takes about a second. A loop in a command buffer once crashed at its second run, so every
-# program is timed at least this often.
+# Number of timings of a program that takes about a second per call. One call would not be enough: a loop in a command
+# buffer once crashed at its second run.
 SLOW_REPEATS = 3
 # Number of images for the cost and the accuracy. Equal costs show that programs did the same work.
 JUDGED = 10_000
-# The precisions of a float32 product on a GPU, and the `jax_default_matmul_precision` of each.
+# The precisions of a float32 product on a GPU, and the argument `precision` of `jaxgd.network_cost` for each.
 FLOAT32, TF32 = "float32, highest", "TF32 allowed"
 PRECISIONS = {FLOAT32: "highest", TF32: None}
 
@@ -51,7 +51,7 @@ def _each(run: Callable[[int], T], wait: Callable[[T], object], count: int) -> I
 
 
 def outcome(images: data.Images, network: Sequence[NDArray[np.float32]]) -> dict[str, object]:
-    """Return the details of a row about a network after one epoch: its cost, and its accuracy on genuine MNIST.
+    """Return the details of a row: a network's cost, the origin of the images and, with genuine MNIST, the accuracy.
 
     The cost and the accuracy use the first JUDGED training images, so that they take less time than the training.
     """
@@ -65,7 +65,7 @@ def store(
     context: Context, part: str, variant: str, unit: str, first: float, samples: list[float], precision: str,
     **details: object,
 ) -> Row:  # fmt: skip
-    """Store one row with the times, and one with the compile time: the first time minus the median."""
+    """Store a row with the times, and a row with the compile time: `first` minus the median, but at least 0."""
     excess = max(first - statistics.median(samples), 0.0)
     context.row(part, variant, "compile time", "s", [excess], precision=precision)
     return context.row(part, variant, "time", unit, samples, precision=precision, details=details)
@@ -104,8 +104,8 @@ def time_epochs(
 
     first, samples = times(run, jax.block_until_ready, repeats)
     after = [np.asarray(v[0] if networks > 1 else v) for v in held[1]]
-    # Equal costs after the first epoch show that programs did the same work. A call of several epochs returns only the
-    # last network.
+    # Equal costs after the first epoch show that programs did the same work. A call of several epochs does not return
+    # the network after the first one, so its row has no cost.
     details = outcome(images, after) if count == 1 else {"epochs": count, **images.details}
     first, samples = first / count, [t / count for t in samples]
     if networks > 1:

@@ -39,7 +39,7 @@ class Trainer:
         self._range: Tensor = torch.arange(data.BATCH, device=device)
 
     def reset(self) -> None:
-        """Go back to the first weights and the first mini-batch."""
+        """Go back to the initial weights and the first mini-batch."""
         for v, start in zip(self.network, self._start, strict=True):
             v.copy_(start)
         self._position.zero_()
@@ -69,7 +69,7 @@ def by_function(network: Sequence[Tensor], x: Tensor, y: Tensor) -> Sequence[Ten
 
 
 def many_by_function(network: Sequence[Tensor], x: Tensor, y: Tensor) -> Sequence[Tensor]:
-    """Return ∇C of many networks."""
+    """Return ∇C of many networks by vmap."""
     from torch.func import vmap
 
     slopes: Sequence[Tensor] = vmap(by_function)(tuple(network), x, y)

@@ -1,4 +1,4 @@
-"""The network's inputs, targets and cost in PyTorch, and the device."""
+"""The network's inputs, targets, cost and gradient in PyTorch, and the device."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from benchmarks.device import timing
 from benchmarks.device.context import Context
 
-# PyTorch's words for the precisions of a float32 product.
+# The argument of `torch.set_float32_matmul_precision` for each precision of a float32 product.
 PRECISIONS = {timing.FLOAT32: "highest", timing.TF32: "high"}
 
 
@@ -61,7 +61,7 @@ def inputs(x: Tensor) -> Tensor:
 
 
 def targets(y: Tensor, classes: int = 10) -> Tensor:
-    """Return labels as rows of 0 and 1."""
+    """Return labels as one-hot rows of floats."""
     import torch
 
     one_hot: Tensor = torch.nn.functional.one_hot(y, classes)

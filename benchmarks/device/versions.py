@@ -17,7 +17,7 @@ TOOLS = {
 
 
 def run(context: Context) -> None:
-    """Store the versions of the programs and the driver, the flags of XLA, and the path of NVRTC."""
+    """Store the GPU, the versions of the programs and the driver, the flags of XLA, and the path of NVRTC."""
     details = {
         "python": sys.version.split()[0],
         "gpu": hardware.gpu(),

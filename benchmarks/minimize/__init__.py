@@ -1,1 +1,1 @@
-"""Timing of `minimize`: steps, callbacks, many starts, and counts of evaluations."""
+"""Benchmarks of `minimize`: the times of steps, callbacks and many starts, and the counts of evaluations."""

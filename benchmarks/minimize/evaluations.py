@@ -1,8 +1,8 @@
 """The number of evaluations until a minimizer reaches a target, and the time of one evaluation.
 
 The minimizers are jaxgd's rules and those of other libraries. C, ∇C and a Hessian-vector product each count as one
-evaluation. C and ∇C at the same point together count as one. jaxgd counts its evaluations. Other libraries get a cost
-that counts them while the program runs.
+evaluation, but C and ∇C that are computed together count as one. jaxgd counts its own evaluations. Other libraries get
+a cost that counts them while the program runs.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ class Watch:
 
 
 def by_scipy(cost: Callable[[V], Array], v0: V, method: str, watch: Watch, max_steps: int) -> float:
-    """Minimize with SciPy until all targets are met or a limit is reached. Return the seconds without compilation."""
+    """Minimize with SciPy until the minimizer or `watch` ends the run. Return the seconds without compilation."""
     import scipy.optimize
 
     start, unravel = ravel_pytree(v0)

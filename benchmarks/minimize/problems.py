@@ -13,12 +13,12 @@ from jaxgd.network import Network
 
 
 def is_installed(library: str) -> bool:
-    """Return True if a library can be imported. The results have no rows for other libraries."""
+    """Return True if a library is installed. The results have no rows for libraries that are not installed."""
     return importlib.util.find_spec(library) is not None
 
 
 def mnist_problem(data_dir: Path | None, images: int = 10_000) -> tuple[Callable[[Network], Array], Network]:
-    """Return the full-batch cost of [784, 30, 10] on the first images, and a network to start from."""
+    """Return the full-batch cost of [784, 30, 10] on the first `images` training images, and a start network."""
     part = jaxgd.load_dataset("mnist", data_dir).train
     x = jnp.asarray(part.images[:images].reshape(images, -1) / 255, jnp.float32)
     y = jax.nn.one_hot(part.labels[:images], 10)

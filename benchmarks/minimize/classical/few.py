@@ -66,7 +66,10 @@ def box(v: Array) -> Array:
 
 
 def brown_dennis(v: Array) -> Array:
-    """Return rᵢ = (v₁ + tᵢv₂ − exp tᵢ)² + (v₃ + v₄ sin tᵢ − cos tᵢ)², tᵢ = i/5, i from 1 to 20. Brown, Dennis."""
+    """Return rᵢ = (v₁ + tᵢv₂ − exp tᵢ)² + (v₃ + v₄ sin tᵢ − cos tᵢ)², with tᵢ = i/5, i from 1 to 20.
+
+    Brown and Dennis (1971).
+    """
     t = np.arange(1, 21) / 5
     s, e, sine, cosine = (constant(x, v) for x in (t, np.exp(t), np.sin(t), np.cos(t)))
     return (v[0] + s * v[1] - e) ** 2 + (v[2] + v[3] * sine - cosine) ** 2

@@ -1,4 +1,4 @@
-"""Classical problems that fit a model to data. The data are from MGH, which problem.py defines."""
+"""Classical problems that fit a model. Measured data are from MGH, which problem.py defines."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +6,7 @@ from jax import Array
 
 from benchmarks.minimize.classical.problem import MGH, Problem, constant
 
-# The measured values yᵢ of each problem, as integers times a power of ten. KOWALIK_U has the values uᵢ.
+# The values yᵢ of the problems with data, as integers times a power of ten. KOWALIK_U has the values uᵢ.
 BARD = np.array([14, 18, 22, 25, 29, 32, 35, 39, 37, 58, 73, 96, 134, 210, 439]) / 100
 GAUSSIAN = np.array([9, 44, 175, 540, 1295, 2420, 3521, 3989, 3521, 2420, 1295, 540, 175, 44, 9]) / 1e4
 MEYER = np.array(

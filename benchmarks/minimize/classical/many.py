@@ -1,4 +1,4 @@
-"""Classical problems of any number n of variables. The problems in EXTENDED have n = 100 and n = 1,000."""
+"""Classical problems whose number n of variables can be chosen. The problems in EXTENDED have n = 100 and n = 1,000."""
 
 from collections.abc import Callable
 
@@ -167,7 +167,8 @@ def _brown(n: int) -> list[float]:
     return [alpha] * (n - 1) + [alpha ** (1 - n)]
 
 
-# The residuals; the start as a function of n; the point with C = 0 as a function of n, if known; the number in MGH.
+# For each problem: the residuals; the start as a function of n; the point with C = 0 as a function of n, if known; the
+# number in MGH.
 _ZERO: dict[str, tuple[Callable[[Array], Array], Callable[[int], Numbers], Callable[[int], Numbers] | None, int]] = {
     "rosenbrock": (extended_rosenbrock, _repeated(-1.2, 1), _repeated(1), 21),
     "powell-singular": (powell_singular, _repeated(3, -1, 0, 1), _repeated(0), 22),
@@ -184,7 +185,7 @@ _ZERO: dict[str, tuple[Callable[[Array], Array], Callable[[int], Numbers], Calla
 
 
 def zero(name: str, n: int, *others: float) -> Problem:
-    """Return a problem of n variables with the minimum C = 0 and perhaps other minima."""
+    """Return a problem of _ZERO with n variables. Its minima are C = 0 and the values in `others`."""
     residuals, start, point, number = _ZERO[name]
     points = () if point is None else (point(n),)
     minima = (0.0, *others)

@@ -24,7 +24,8 @@ from jaxgd.typed import block_until_ready, jit, value_and_grad
 
 # The largest number of steps. Backtracking may make more, because its steps are single moves along −∇C.
 STEPS, BACKTRACKING_STEPS = 1_000, 3_000
-# The tolerance on the gradient, or on the step, of a minimizer that is not run with its own defaults.
+# The tolerance of the minimizers that do not run with their own defaults: on the gradient, or in optimistix on the
+# changes of v and of C.
 TIGHT = 1e-10
 
 
@@ -32,8 +33,8 @@ class Run(NamedTuple):
     """The end of a run.
 
     Attributes:
-        v: The last point.
-        cost: C at the last point.
+        v: The point that the minimizer returns.
+        cost: C at this point.
         evaluations: The number of evaluations.
         steps: The number of steps that the minimizer reports.
         ok: True if the minimizer reports success.
@@ -137,7 +138,7 @@ RULES: dict[str, tuple[Callable[[], Transformation], int]] = {
     "jaxgd backtracking": (jaxgd.backtracking, BACKTRACKING_STEPS),
     "jaxgd newton": (jaxgd.newton, STEPS),
 }
-# SciPy's L-BFGS-B stops after 15,000 evaluations by default.
+# SciPy's L-BFGS-B also stops after 15,000 evaluations, its default limit.
 PEERS: dict[str, Callable[[Task], Run]] = {
     "scipy L-BFGS-B, tight": lambda p: by_scipy(p, "L-BFGS-B", ftol=1e-15, gtol=TIGHT),
     "scipy L-BFGS-B": lambda p: by_scipy(p, "L-BFGS-B"),
@@ -149,7 +150,7 @@ PEERS: dict[str, Callable[[Task], Run]] = {
 }
 
 
-# Methods with a dense n × n matrix run only up to this n. An update of SciPy's BFGS takes O(n³).
+# BFGS, which keeps a dense n × n matrix, runs only up to this n. An update of SciPy's BFGS takes O(n³).
 DENSE = 100
 
 

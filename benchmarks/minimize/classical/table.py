@@ -22,7 +22,7 @@ BASELINES = ("scipy L-BFGS-B, tight", "scipy L-BFGS-B")
 
 
 class Verdict(NamedTuple):
-    """The distance of a run's end from the nearest published minimum.
+    """A comparison of C at the end of a run with the nearest known minimum of C.
 
     Attributes:
         error: C − C*, for the nearest minimum C*.
@@ -65,8 +65,9 @@ class Exact:
         """Return True if v is near a stationary point without negative curvature, by NumPy's eigenvalues.
 
         Newton's equation must predict a distance of at most 10√eps · max(1, ‖v‖), or a decrease of C of at most
-        10 max(√eps, eps^¾ · |C|). These limits are ten times those of jaxgd's own check. `eps` is the machine epsilon
-        of the run's dtype. An eigenvalue counts as at least 10n eps times the largest one, because of its rounding.
+        10 max(√eps, eps^¾ · |C|). These limits are at least ten times those of jaxgd's own check. `eps` is the machine
+        epsilon of the run's dtype. An eigenvalue counts as at least 10n eps times the largest absolute one, because of
+        its rounding.
         """
         with jax.enable_x64(True):
             c, g, h = map(np.asarray, self.evaluate(jnp.asarray(np.asarray(v, float))))
@@ -87,7 +88,7 @@ class Measured(NamedTuple):
 
     Attributes:
         runs: The run of each minimizer, in float64.
-        successes: True if the run ends at a minimum, for each rule of jaxgd and precision whose run reports success.
+        successes: For each rule of jaxgd and precision whose run reports success: True if the run ends at a minimum.
     """
 
     runs: dict[str, Run]
@@ -112,7 +113,7 @@ def _jsonable(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary(measured: dict[str, Measured]) -> Iterator[Row]:
-    """Yield how many problems each minimizer solves, the ratios of evaluations, and jaxgd's false successes."""
+    """Yield the number of problems that each minimizer solves, ratios of evaluations, and jaxgd's false successes."""
     results = {name: one.runs for name, one in measured.items()}
     verdicts = {name: {v: judged(PROBLEMS[name], run) for v, run in mine.items()} for name, mine in results.items()}
     for variant in dict.fromkeys(variant for mine in results.values() for variant in mine):
