@@ -1,4 +1,4 @@
-"""Settings of the site. `python -m sphinx -W docs build/docs` builds it, without a network."""
+"""Settings of the site. `python -m sphinx -W docs build/docs` builds it, without internet access."""
 
 import sys
 from pathlib import Path

@@ -22,9 +22,10 @@
    half of the gradient. If F computes in a dtype narrower than float64 and changes at no step, a claim is not wrong
    either if rounding would hide a slope of its size. If another accurate entry of the table or the quotients at the
    smallest steps support the claim, the distance of the claim from the quotient counts as the error of the quotient.
-9. A claim is right if it differs by at most the tolerance, and the uncertainty is at most a thousandth of the gradient
-   (a hundredth if F computes in a narrower dtype), or at most the user's rtol times the gradient. Otherwise the check
-   cannot tell. It also cannot tell at a kink, a jump, an infinite slope or an edge of the domain.
+9. A claim is right if it differs by at most the tolerance, and the uncertainty is at most the user's rtol times the
+   gradient. Without rtol, this limit is a thousandth of the gradient (a hundredth if F computes in a narrower dtype).
+   If a claim is neither wrong nor right, the check cannot tell. It also cannot tell at a kink, a jump, an infinite
+   slope or an edge of the domain.
 10. A leaf is wrong if the claim is wrong along one direction, unless F varies within the smallest step along another
     one. It is right if the claim is right along all directions. Two right directions suffice if no other one shows
     such a variation, a kink, a jump or an infinite slope.
