@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import gpu_run
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from benchmarks import hardware, store
-from benchmarks.device import adder, command, data, plan, process, profile, reference, sanitize, summary
+from benchmarks.device import adder, command, data, plan, process, profile, reference, sanitize, summary, timing
 from benchmarks.device import tests as device_tests
 from benchmarks.device.context import Context, TaskError
 from benchmarks.rows import Row
@@ -325,6 +326,15 @@ def test_the_factors_of_the_sums_are_exact_in_tf32():
         assert (a.astype(float) * b == test.products).all()
         assert not (np.concatenate([a, b]).view(np.uint32) & 0x1FFF).any()
         assert float(np.float32(test.c)) == test.c
+
+
+def test_the_compile_time_is_that_of_a_whole_call():
+    rows = {}
+    context = types.SimpleNamespace(
+        row=lambda part, variant, quantity, unit, samples, **more: rows.update({(quantity, unit): samples})
+    )
+    timing.store(context, "", "torch", "s/step", 12.0, [2.0, 4.0, 3.0], "float32", 10)
+    assert rows == {("compile time", "s"): [9.0], ("time", "s/step"): [0.2, 0.4, 0.3]}
 
 
 def test_every_figure_of_the_profiler_is_found():

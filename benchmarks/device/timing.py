@@ -63,12 +63,16 @@ def outcome(images: data.Images, network: Sequence[NDArray[np.float32]]) -> dict
 
 def store(
     context: Context, part: str, variant: str, unit: str, first: float, samples: list[float], precision: str,
-    **details: object,
+    per_call: int = 1, **details: object,
 ) -> Row:  # fmt: skip
-    """Store a row with the times, and a row with the compile time: `first` minus the median, but at least 0."""
+    """Store a row with the times, and a row with the compile time: `first` minus the median, but at least 0.
+
+    `first` and `samples` are the times of calls. The row of times holds them divided by the number of units per call.
+    """
     excess = max(first - statistics.median(samples), 0.0)
     context.row(part, variant, "compile time", "s", [excess], precision=precision)
-    return context.row(part, variant, "time", unit, samples, precision=precision, details=details)
+    each = [t / per_call for t in samples]
+    return context.row(part, variant, "time", unit, each, precision=precision, details=details)
 
 
 def time_epochs(
@@ -107,8 +111,7 @@ def time_epochs(
     # Equal costs after the first epoch show that programs did the same work. A call of several epochs does not return
     # the network after the first one, so its row has no cost.
     details = outcome(images, after) if count == 1 else {"epochs": count, **images.details}
-    first, samples = first / count, [t / count for t in samples]
     if networks > 1:
-        details |= {"networks": networks, "network_epochs_per_s": networks / statistics.median(samples)}
+        details |= {"networks": networks, "network_epochs_per_s": count * networks / statistics.median(samples)}
     details["xla_flags"] = os.environ.get("XLA_FLAGS", "")
-    store(context, "", variant, "s/epoch", first, samples, precision, n=n, **details)
+    store(context, "", variant, "s/epoch", first, samples, precision, count, n=n, **details)

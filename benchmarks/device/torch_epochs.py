@@ -163,8 +163,8 @@ def _time_steps(
             trainer.step(slopes)
 
     first, samples = timing.times(run, torch_work.wait, context.sizes.repeats)
-    each = [t / calls for t in samples]
-    timing.store(context, "", variant, "s/step", first / calls, each, precision, networks=networks, **images.details)
+    details = {"networks": networks, **images.details}
+    timing.store(context, "", variant, "s/step", first, samples, precision, calls, **details)
 
 
 def _time_epochs(
