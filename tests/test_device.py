@@ -333,7 +333,7 @@ def test_the_compile_time_is_that_of_a_whole_call():
     context = types.SimpleNamespace(
         row=lambda part, variant, quantity, unit, samples, **more: rows.update({(quantity, unit): samples})
     )
-    timing.store(context, "", "torch", "s/step", 12.0, [2.0, 4.0, 3.0], "float32", 10)
+    timing.store(context, "", "torch", "s/step", 12.0, [2.0, 4.0, 3.0], "float32", {}, 10)
     assert rows == {("compile time", "s"): [9.0], ("time", "s/step"): [0.2, 0.4, 0.3]}
 
 

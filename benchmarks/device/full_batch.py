@@ -79,7 +79,7 @@ def _store(
     actual: Sequence[Floats], exact: Sequence[Floats], images: data.Images,
 ) -> None:  # fmt: skip
     n = len(images.y)
-    timing.store(context, "", variant, "s/gradient", first, samples, precision, n=n, **images.details)
+    timing.store(context, "", variant, "s/gradient", first, samples, precision, {"n": n, **images.details})
     zero = [np.zeros_like(v) for v in exact]
     error = reference.error(actual, exact, zero)
     context.count("", variant, "error", "of ‖∇C‖", error, precision=precision)

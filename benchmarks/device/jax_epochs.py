@@ -65,7 +65,7 @@ def steps(context: Context) -> None:
             return network
 
         first, samples = timing.times(run, jax.block_until_ready, context.sizes.repeats)
-        timing.store(context, "", "xla-jit-per-step", "s/step", first, samples, precision, calls, **images.details)
+        timing.store(context, "", "xla-jit-per-step", "s/step", first, samples, precision, images.details, calls)
 
 
 def _step(precision: str | None) -> Step:

@@ -83,4 +83,4 @@ def _by_train(context: Context, images: data.Images, parts: int, precision: str)
     kernel = "auto" if context.rehearse else "cuda"
     units = by_jaxgd(kernel, WORDS[parts])(work, Shared(images.x, images.y, pairs))
     first, samples = timing.times(lambda _: next(units), lambda _: None, context.sizes.repeats)
-    timing.store(context, "", "jaxgd-cuda-train", "s/epoch", first, samples, precision, n=n, **images.details)
+    timing.store(context, "", "jaxgd-cuda-train", "s/epoch", first, samples, precision, {"n": n, **images.details})

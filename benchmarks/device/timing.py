@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -63,7 +63,7 @@ def outcome(images: data.Images, network: Sequence[NDArray[np.float32]]) -> dict
 
 def store(
     context: Context, part: str, variant: str, unit: str, first: float, samples: list[float], precision: str,
-    per_call: int = 1, **details: object,
+    details: Mapping[str, object], per_call: int = 1,
 ) -> Row:  # fmt: skip
     """Store a row with the times, and a row with the compile time: `first` minus the median, but at least 0.
 
@@ -72,7 +72,7 @@ def store(
     excess = max(first - statistics.median(samples), 0.0)
     context.row(part, variant, "compile time", "s", [excess], precision=precision)
     each = [t / per_call for t in samples]
-    return context.row(part, variant, "time", unit, each, precision=precision, details=details)
+    return context.row(part, variant, "time", unit, each, precision=precision, details=dict(details))
 
 
 def time_epochs(
@@ -114,4 +114,4 @@ def time_epochs(
     if networks > 1:
         details |= {"networks": networks, "network_epochs_per_s": count * networks / statistics.median(samples)}
     details["xla_flags"] = os.environ.get("XLA_FLAGS", "")
-    store(context, "", variant, "s/epoch", first, samples, precision, count, n=n, **details)
+    store(context, "", variant, "s/epoch", first, samples, precision, {"n": n, **details}, count)

@@ -164,7 +164,7 @@ def _time_steps(
 
     first, samples = timing.times(run, torch_work.wait, context.sizes.repeats)
     details = {"networks": networks, **images.details}
-    timing.store(context, "", variant, "s/step", first, samples, precision, calls, **details)
+    timing.store(context, "", variant, "s/step", first, samples, precision, details, calls)
 
 
 def _time_epochs(

@@ -69,4 +69,4 @@ def _store(
 ) -> None:  # fmt: skip
     rate = this.flop / float(np.median(samples))
     details = {"tflops": rate / 1e12, "share": rate / PEAK, "batch": this.n, **images.details}
-    timing.store(context, "", variant, "s/gradient", first, samples, PRECISION, **details)
+    timing.store(context, "", variant, "s/gradient", first, samples, PRECISION, details)
