@@ -275,7 +275,7 @@ class Checkpoints:
         return leaves, digests
 
     def _set_aside(self, steps: list[int]) -> None:
-        """Move the refused checkpoints to a folder next to this one."""
+        """Move the refused checkpoints to a folder next to that of the others."""
 
         def move() -> None:
             for step in steps if jax.process_index() == 0 else ():
