@@ -27,7 +27,7 @@ accuracies = {}
 for row in sweep.last().to_pylist():
     accuracies.setdefault((row["sizes"], row["eta"]), []).append(row["validation_accuracy"])
 for (network, eta), values in accuracies.items():
-    print(f"{network}, η = {eta:g}: median {statistics.median(values):.2%}")
+    print(f"{network}, η = {eta:g}: median validation accuracy {statistics.median(values):.2%}")
 figure = plt.figure(figsize=(9, 4.5), layout="constrained")
 jaxgd.plot(sweep, figure=figure)
 figure.savefig(args.picture, dpi=120)

@@ -33,7 +33,7 @@ def training_cost(w, log_l2):
 
 
 def validation_cost(log_l2):
-    """Return the cost of the other points for the weights that minimize the training cost."""
+    """Return the cost of the other 40 points for the weights that minimize the training cost."""
     w = jaxgd.minimize(training_cost, jnp.zeros(16), jaxgd.newton(), args=(log_l2,), max_steps=50).v
     return jnp.mean((x[20:] @ w - y[20:]) ** 2) / 2
 

@@ -1,6 +1,6 @@
 """A random slice through the cost of a trained network hides the steep directions.
 
-Both pictures show the cost around one trained network. The left plane is spanned by two random directions, and the
+Both panels show the cost around one trained network. The left plane is spanned by two random directions, and the
 right plane by the eigenvectors of the two largest eigenvalues of the Hessian. On average, the curvature in a random
 direction is the mean of all eigenvalues, and most of these are close to 0.
 

@@ -23,7 +23,7 @@ x, y = jnp.array([[1.0]]), jnp.array([[0.0]])
 
 
 def output(state):
-    """Return the output of the neuron, which `train` records after every epoch."""
+    """Return the output of the neuron, which `train` records at the start and after every epoch."""
     return jaxgd.feedforward(state.network, x)[0, 0]
 
 

@@ -23,8 +23,8 @@ def sigmoid(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
     σ(z) = 1 / (1 + exp(−z)), finite for every finite z.
 
-    Derivatives of every order use σ′(z) = σ(z)σ(−z). Autodiff of the formula would use a(1 − a), which is exactly 0 in
-    float32 for z above about 17. A neuron saturated that far could never learn again.
+    Derivatives of every order use σ′(z) = σ(z)σ(−z). `jax.nn.sigmoid` has the derivative a(1 − a), which is exactly 0
+    in float32 for z above about 17. With it, a neuron saturated that far could never learn again.
 
     Args:
         z: Weighted inputs, real floating point of any shape.

@@ -22,11 +22,11 @@ class Assessment(NamedTuple):
     Attributes:
         confusion: Confusion matrix, (k, k). Element [i, j] is the number of examples of class i that the network reads
             as class j.
-        accuracy: Fraction of right answers among all examples, as `accuracy` defines it.
+        accuracy: Fraction of right answers among all examples, as the function `accuracy` defines it.
         class_accuracy: Fraction of right answers among the examples of each class, (k,); NaN for a class without
             examples.
-        mistakes: Indices of the examples without the right answer. The wrong answer with the largest activation
-            comes first; among equal activations, the lower index. Examples without an answer come last.
+        mistakes: Indices of the examples without the right answer, from the largest activation of the wrong answer
+            to the smallest; among equal activations, the lower index comes first. Examples without an answer come last.
         answers: Answer to each example, (n,): the index of its largest output, the first one among equals; −1 if it
             has no answer.
         labels: Right class of each example, (n,).
@@ -62,7 +62,8 @@ def assess(
     Raises:
         ShapeError: If there is no example, or x or the labels do not fit each other or the network.
         DataError: If a label is not from 0 to k − 1, or an input or a target is not finite.
-        DtypeError: If an argument is not an array of numbers, or is traced by `jit` or `vmap`.
+        DtypeError: If x or the labels are not an array of numbers, x is neither bytes nor floating point, the network
+            is not a tuple of layers with arrays of floats, or an argument is traced by `jit` or `vmap`.
 
     Source: Nielsen, chapter 1, `evaluate`.
 
@@ -74,7 +75,7 @@ def assess(
         ([[1, 1], [0, 1]], [0.5, 1.0], [2])
     """
     examples = _fitted(network, x, labels)
-    # Examples on several devices form one chunk: the rows of a smaller chunk would lie on a few of the devices only.
+    # Examples divided among devices form one chunk: the rows of a smaller chunk would lie on a few of the devices only.
     budget = budget_of(examples.x) if examples.x.is_fully_replicated else UNLIMITED
     a = _outputs(tuple(network), examples.x, budget=budget)
     outputs, y = on_host(a), on_host(examples.y)
@@ -91,7 +92,7 @@ def assess(
     return Assessment(confusion, float(hits.sum() / n), class_accuracy, mistakes, answers, right, outputs)
 
 
-# Outside jit, each call would compile the loop over the chunks again.
+# Without jit, each call would compile the loop over the chunks again.
 _outputs = jit(outputs_in_chunks, static_argnames="budget")
 
 

@@ -1,4 +1,7 @@
-"""The gradient of the network's cost, derived by hand: the four equations of chapter 2, without autodiff."""
+"""The gradient of the network's cost, derived by hand: the four equations of Nielsen's chapter 2.
+
+Autodiff computes only the derivatives of activations of your own.
+"""
 
 from collections.abc import Sequence
 
@@ -23,14 +26,15 @@ def backprop(
 ) -> Network:
     """Return the gradient ∇C of the quadratic cost or the cross-entropy, by backpropagation.
 
-    δᴸ = (a − y) ⊙ σ′(zᴸ)/n;  δˡ = (wˡ⁺¹)ᵀδˡ⁺¹ ⊙ σ′(zˡ);  ∂C/∂b = Σ δ;  ∂C/∂w = Σ δ aᵀ, with sums over the n examples.
-    For the cross-entropy, δᴸ = (a − y)/n. With softmax outputs, this holds if the targets of each example add up to 1.
+    δᴸ = (aᴸ − y) ⊙ σ′(zᴸ)/n;  δˡ = (wˡ⁺¹)ᵀδˡ⁺¹ ⊙ σ′(zˡ);  ∂C/∂bˡ = Σ δˡ;  ∂C/∂wˡ = Σ δˡ(aˡ⁻¹)ᵀ, with sums over the n
+    examples. For the cross-entropy, δᴸ = (aᴸ − y)/n. With softmax outputs, this holds if the targets of each example
+    add up to 1.
 
     Each layer has the derivative of its own activation in place of σ′, written out by hand: 4σ(2z)σ(−2z) for tanh, 1 or
-    0 for relu. For softmax, the product with the Jacobian, a ⊙ (v − a · v), replaces ⊙ σ′. For a function of your own,
-    `jax.vjp` computes the product with the derivative.
+    0 for relu. For softmax, the product of the Jacobian with v, a ⊙ (v − a · v), replaces v ⊙ σ′. For a function of
+    your own, `jax.vjp` computes this product.
 
-    The result equals `jax.grad(network_cost)(network, x, y)` up to rounding.
+    The result equals that of `jax.grad(network_cost)` with the same arguments, up to rounding.
 
     Args:
         network: The layers, first to last.
@@ -45,8 +49,10 @@ def backprop(
         The gradient, a network with the shapes, dtypes and activations of `network`, or with the given `activation`.
 
     Raises:
-        ShapeError: If x or y does not fit the network, or the batch has no example.
-        DtypeError: If x or y is not real floating point, or the network is not a tuple of layers with arrays of floats.
+        ShapeError: If x or y does not fit the network, its layers do not fit together, the batch has no example, or an
+            activation of your own returns another shape.
+        DtypeError: If x or y is not real floating point, the network is not a tuple of layers with arrays of floats, or
+            an activation is neither a name nor a function with a floating-point result.
         RangeError: If the precision or an activation is unknown, or the device does not have the algorithm of the
             precision. Also if `cost` is neither of the two functions, or the outputs do not fit `cross_entropy`.
 

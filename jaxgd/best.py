@@ -29,7 +29,7 @@ from jaxgd.typed import Field, tree_map
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The choice of the network to return: `keep`, `by` and `patience` of `train`."""
+    """The arguments `keep`, `by` and `patience` of `train`, which choose the network to return or end the run early."""
 
     keep: str = "last"
     by: str = "accuracy"
@@ -41,7 +41,7 @@ class Choice:
         return self.keep == "best" or self.patience is not None
 
     def network(self, state: TrainState) -> Network:
-        """Return the network of the result. If no validation value was finite, it is the last one, even for "best"."""
+        """Return the network of the result: the best one for "best" if a validation value was finite, else the last."""
         if self.keep == "last" or state.best is None:
             return state.network
         known: Array = state.best.epoch >= 0
@@ -50,11 +50,11 @@ class Choice:
         return state.best.network if known else state.network
 
     def outcome(self, best: Best | None, xp: ModuleType) -> Field | int:
-        """Return the outcome code of a run that neither failed nor was stopped. `xp` is `numpy` or `jax.numpy`."""
+        """Return the outcome code of a run that would otherwise be COMPLETED. `xp` is `numpy` or `jax.numpy`."""
         if best is None:
             return int(Reason.COMPLETED)
         ended: Array = xp.where(self.is_out_of_patience(best), int(Reason.PATIENCE), int(Reason.COMPLETED))
-        # No validation value was finite, so the run has found no best network.
+        # The epoch is −1 if no validation value was finite. The run has then found no best network.
         code: Array = xp.where(best.epoch >= 0, ended, int(Reason.NOT_FINITE))
         return code
 
@@ -66,7 +66,7 @@ class Choice:
 def require_choice_of_network(
     keep: str, by: str, patience: int | None, *, evaluate: bool, validated: bool, outputs: int
 ) -> Choice:
-    """Return the choice. Raise if an argument is invalid, or if the run computes no validation values that it needs."""
+    """Return the choice. Raise if an argument is invalid, or if it needs a validation value that the run lacks."""
     require_choice("train", "keep", keep, ("last", "best"))
     require_choice("train", "by", by, ("accuracy", "cost"))
     if patience is not None:
@@ -160,7 +160,7 @@ def _value(entry: History, by: str) -> Field:
 
 
 def _is_better(value: Field, best: Field | float, by: str, xp: ModuleType) -> Field:
-    """Return True if a value is finite, and strictly better than the best one. The first of equals stays the best."""
+    """Return True if a value is finite, and strictly better than the best one. Any finite value is better than NaN."""
     better = value > best if by == "accuracy" else value < best
     is_better: Field = xp.isfinite(value) & (better | xp.isnan(best))
     return is_better

@@ -49,7 +49,7 @@ class Restored(NamedTuple):
     Attributes:
         epoch: Epoch of the checkpoint.
         tree: Saved pytree.
-        refused: One message for each newer checkpoint that is damaged or foreign.
+        refused: One message for each newer checkpoint, with the reason why it was refused.
     """
 
     epoch: int
@@ -70,8 +70,8 @@ class Checkpoints:
     """The checkpoints of one run in one folder. Each is written whole or not at all, and the newest few are kept.
 
     A checkpoint holds a pytree of arrays (typed keys included), the run's configuration, and the paths and shapes of
-    the arrays. Checksums of all of this detect damage. Saving runs in the background. `close`, or the end of the `with`
-    block, waits for it. Loading never unpickles.
+    the arrays. Checksums of all of this detect damage. Saving runs in the background. `wait`, `close` and the end of
+    the `with` block wait for it. Loading never unpickles.
 
     Leaves above 1 MiB, and leaves divided among processes, are arrays of their own, written shard by shard. Their
     checksum is `jaxgd.pieces.digest`, which does not depend on the devices. Smaller leaves are joined into one array,
@@ -85,7 +85,8 @@ class Checkpoints:
 
     Args:
         folder: Folder for the checkpoints. It is created if it does not exist.
-        config: Configuration of the run, as JSON. Checkpoints of another configuration are refused.
+        config: Configuration of the run, a dict that JSON can hold. A checkpoint is refused if its own configuration
+            lacks one of these entries or has another value for it.
         keep: Number of checkpoints to keep. Default 3.
         guard: Function that `save`, `wait` and `close` call. It raises if the folder was deleted, moved or
             replaced. By default it does nothing.
@@ -127,7 +128,7 @@ class Checkpoints:
         # orbax logs the traceback of each error of its threads, and of each damaged file that it reads.
         logging.getLogger("absl").addFilter(_is_not_of_orbax)
         with _saving(self._folder):
-            # One file per chunk of an array: the other layout of orbax holds all chunks in memory until the end.
+            # Write one file per chunk of an array. OCDBT would hold all chunks in memory until the write ends.
             handler = self._ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=False)
             handlers = {"about": self._ocp.JsonCheckpointHandler(), "state": handler}
             return self._ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
@@ -183,19 +184,19 @@ class Checkpoints:
             self._guard()
 
     def restore(self, like: object) -> Restored | None:
-        """Return the newest intact checkpoint in the structure of `like`, or None if the folder is empty.
+        """Return the newest intact checkpoint in the structure of `like`, or None if the folder holds no checkpoint.
 
-        A checkpoint is refused if it is damaged, or has another format, configuration or structure. Refused checkpoints
-        move to another folder, so that the run can write their epochs again.
+        A checkpoint is refused if it is damaged, or has another format, configuration or structure. If an older one is
+        intact, the refused ones move to another folder, so that the run can write their epochs again.
 
         Args:
             like: A pytree of the same structure, of arrays or their outlines (`jax.ShapeDtypeStruct`). Its shapes and
                 values do not matter. Each leaf is restored with the sharding of the same leaf of `like`, or on the
                 default device if that has none. The devices and the number of processes may differ from those that
-                saved it.
+                saved the checkpoint.
 
         Returns:
-            The newest intact checkpoint and the refused ones, or None.
+            The newest intact checkpoint and the reasons why newer ones were refused, or None.
 
         Raises:
             CheckpointError: If all checkpoints are refused. They stay in the folder.
@@ -233,7 +234,7 @@ class Checkpoints:
         return tree_map(keyed_like, like, tree)
 
     def _leaves(self, epoch: int, like: object) -> tuple[list[Array | np.ndarray], dict[int, str]]:
-        """Return this process's parts of the leaves of a checkpoint, and the digests of the large leaves."""
+        """Return this process's parts of the leaves of a checkpoint, and the saved digests of the large leaves."""
         folder = self._folder / str(epoch)
         if not all(path.is_file() or path.is_dir() for path in folder.rglob("*")):
             raise CheckpointError("it holds a file that is not a regular one")  # a named pipe would block tensorstore
@@ -273,7 +274,7 @@ class Checkpoints:
         return leaves, digests
 
     def _set_aside(self, steps: list[int]) -> None:
-        """Move the refused checkpoints to a folder next to this one."""
+        """Move the refused checkpoints to a folder next to that of the others."""
 
         def move() -> None:
             for step in steps if jax.process_index() == 0 else ():
@@ -300,7 +301,7 @@ def _is_not_of_orbax(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def _saving(folder: Path) -> Iterator[None]:
-    """Turn every exception of the writing library, for instance on a full disk, into one WriteError."""
+    """Turn every exception that is not jaxgd's own, for instance on a full disk, into a WriteError."""
     try:
         yield
     except JaxgdError:
@@ -338,7 +339,7 @@ def _opened(folder: Path, name: str, shape: Sequence[int], dtype: str) -> Any:
     import tensorstore
 
     store: dict[str, Any] = {"driver": "file", "path": f"{folder}/{name}/"}
-    if (folder / "manifest.ocdbt").exists():  # format 2 and 1
+    if (folder / "manifest.ocdbt").exists():  # formats 1 and 2
         store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}, "path": f"{name}/"}
     array = tensorstore.open({"driver": "zarr", "kvstore": store}, open=True, read=True).result()
     if list(array.shape) != list(shape) or array.dtype.name != dtype:

@@ -24,7 +24,7 @@ class Budget(NamedTuple):
     and biases, the limit on a chunk is therefore at least a quarter of their bytes, so that there are fewer chunks.
 
     Attributes:
-        chunk: Limit in bytes on the inputs and activations of the rows that are computed together.
+        chunk: Limit in bytes on the inputs, weighted inputs and activations of the rows that are computed together.
         kept: Limit in bytes on the weighted inputs of all rows. Up to this limit the forward pass keeps them for
             back-propagation; beyond it, back-propagation computes them again.
     """
@@ -33,8 +33,8 @@ class Budget(NamedTuple):
     kept: int
 
 
-# The budget of each platform of JAX. It does not depend on the host's memory, so a run gives the same bits on every
-# host with the same kind of device.
+# The budget of each platform of JAX. It does not depend on the host's memory, so sums are split in the same way on
+# every host with the same kind of device.
 BUDGETS = {
     # A chunk of 8 MiB stays in the last-level cache, and allocates few new pages. With 50,000 images and [784, 30, 10],
     # ∇C took 0.6 times as long as without chunks; chunks of 4 and 16 MiB took 0.6 and 0.7. The weighted inputs of these
@@ -51,7 +51,7 @@ UNLIMITED = Budget(chunk=2**62, kept=2**62)
 
 
 def budget_of(x: object) -> Budget:
-    """Return the budget of the platform that holds an array, or of JAX's default platform for a traced array."""
+    """Return the budget of a JAX array's platform, or of JAX's default platform for a traced or NumPy array."""
     platform: str = jax.default_backend()
     if isinstance(x, jax.Array) and not is_traced(x):
         platform = next(iter(x.devices())).platform
@@ -75,7 +75,7 @@ class Batched(NamedTuple):
 
     Attributes:
         networks: The number of networks.
-        data_sets: The number of sets of inputs; 1 if all networks share them.
+        data_sets: The number of sets of inputs; 1 if all networks share one set.
     """
 
     networks: int
@@ -86,9 +86,9 @@ UNBATCHED = Batched(networks=1, data_sets=1)
 
 
 def batched_over(inputs: object, others: object) -> Batched:
-    """Return the numbers of networks and data sets that vmap evaluates at once; both 1 if no vmap maps over the trees.
+    """Return the numbers of networks and data sets that vmap evaluates at once.
 
-    A call inside a jit does not see a vmap around that jit.
+    Both are 1 if no vmap maps over the arguments. A call inside a jit does not see a vmap around that jit.
     """
     networks = data_sets = 1
 
@@ -103,7 +103,7 @@ def batched_over(inputs: object, others: object) -> Batched:
         nonlocal networks, data_sets
         networks *= axis_size
         data_sets *= axis_size if any(in_batched[0]) else 1
-        # An outer vmap calls this rule again for the inner call.
+        # A vmap around this one calls this rule again, for this call of `probe`.
         return probe(inputs, others), tuple(in_batched)
 
     def unkeyed(x: Array) -> Array:
@@ -116,7 +116,7 @@ def batched_over(inputs: object, others: object) -> Batched:
 
 
 def outputs_in_chunks(network: Network, x: Array, budget: Budget | None = None) -> Float[Array, "n out"]:
-    """Return the network's outputs for all rows of x, as `weighted_inputs_in_chunks` computes them."""
+    """Return the network's outputs for all rows of x, from the result of `weighted_inputs_in_chunks`."""
     return activate(network[-1].activation, weighted_inputs_in_chunks(network, x, budget=budget))
 
 
@@ -129,8 +129,8 @@ def weighted_inputs_in_chunks(
 ) -> Float[Array, "n out"]:
     """Return the weighted inputs of the output layer for all rows of x, computed in chunks that fit the budget.
 
-    With several chunks, back-propagation converts the inputs of each chunk again. It also computes the weighted inputs
-    again if their bytes for all rows together exceed `budget.kept`.
+    With several chunks, back-propagation converts the inputs of each chunk to floats again. It also computes the
+    weighted inputs again if their bytes for all rows together exceed `budget.kept`.
     """
     budget = budget_of(x) if budget is None else budget
 

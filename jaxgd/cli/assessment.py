@@ -17,7 +17,8 @@ _WIDTH = 80  # columns, if standard output is not a terminal
 def as_text(assessment: "Assessment", labels_from: int, width: int | None = None) -> str:
     """Return the confusion matrix with the accuracy of each class, and the most confident mistakes.
 
-    The classes are numbered from `labels_from`. By default the text is as wide as the terminal.
+    The classes are numbered from `labels_from`. If the matrix is wider than `width`, by default the terminal's, show
+    the most frequent wrong answers of each class instead.
     """
     width = shutil.get_terminal_size((_WIDTH, 24)).columns if width is None else width
     tables = [_matrix(assessment, labels_from, gap) for gap in (2, 1)]
