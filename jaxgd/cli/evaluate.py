@@ -147,7 +147,7 @@ def _loaded(options: Evaluate, network: "Network", config: "RunConfig | None") -
 
 
 def _cost(network: "Network", split: str, part: "Part", config: "RunConfig | None") -> tuple[str, float]:
-    """Return the name of the cost that the run minimizes, and its value on the split, without the term of L2.
+    """Return the name of the run's cost, and its value on the split, without the term of L2 regularization.
 
     A network in a file does not name its cost, so the quadratic cost is used.
     """
