@@ -1,4 +1,4 @@
-"""Find the gradient checks in a user's file, and run them as pytest would."""
+"""Import a user's file, then find and run its gradient checks without pytest, or return one of its functions."""
 
 import contextlib
 import difflib
@@ -23,7 +23,7 @@ class UserError(Exception):
 
 
 class Case(NamedTuple):
-    """A check to run: its name FILE::FUNCTION, its folder, its function, and the reason to skip it, if any."""
+    """A check: its name FILE::FUNCTION, the file's folder, the function, and the reason to skip it; "" to run it."""
 
     name: str
     folder: Path
@@ -41,7 +41,7 @@ class Result(NamedTuple):
 
     @property
     def outcome(self) -> str:
-        """The verdict of the report, "could not run" or "skipped"."""
+        """The verdict of the report; without a report, "could not run" or "skipped"."""
         if self.report is not None:
             return self.report.verdict.value
         return "skipped" if self.skipped else "could not run"
@@ -50,7 +50,7 @@ class Result(NamedTuple):
 def find_cases(words: tuple[str, ...]) -> list[Case]:
     """Find the case of each FILE::CASE and all cases of each FILE, before any case runs.
 
-    A function that `jaxgd check` cannot run is a case to skip. If the user names it, raise RangeError.
+    A case that `jaxgd check` cannot run is skipped. If the user names it as FILE::CASE, raise RangeError.
     """
     modules: dict[Path, ModuleType] = {}
     cases = []
@@ -72,7 +72,7 @@ def find_cases(words: tuple[str, ...]) -> list[Case]:
 
 
 def find_function(word: str) -> tuple[Callable[..., object], Callable[[], contextlib.AbstractContextManager[None]]]:
-    """Return the function that FILE::NAME names, and a function that makes the context manager for calls of it."""
+    """Return the function that FILE::NAME names, and a function that makes the context manager to call it in."""
     file, _, name = word.partition("::")
     path = Path(file)
     if not path.is_file():
@@ -87,7 +87,10 @@ def find_function(word: str) -> tuple[Callable[..., object], Callable[[], contex
 
 
 def run_case(case: Case, seed: int) -> Iterator[Result]:
-    """Run a case and yield its reports. If the case raises, skips or makes no report, yield the reason too."""
+    """Run a case and yield its reports.
+
+    Also yield the reason if the case is skipped, makes no report, or raises an error other than GradientError.
+    """
     if case.skipped:
         yield Result(case.name, None, skipped=case.skipped)
         return
@@ -98,7 +101,7 @@ def run_case(case: Case, seed: int) -> Iterator[Result]:
     ) -> GradientReport:
         """Check as the pytest fixture does, but continue after a wrong gradient.
 
-        `strict` has no effect, because the exit status reports every undecided check.
+        `strict` has no effect, because `jaxgd check` reports every undecided check in any case.
         """
         reports.append(check_gradients(f, *args, seed=seed, **options))
         return reports[-1]
@@ -109,7 +112,7 @@ def run_case(case: Case, seed: int) -> Iterator[Result]:
             out = case.function(**({_FIXTURE: check} if _FIXTURE in _parameters(case.function) else {}))
     except UserError as raised:
         error = raised.__cause__
-    # A case may also return or raise a report that it made with its own import of check_gradients.
+    # A case may import check_gradients itself, and return the report or raise it in a GradientError.
     last = error.report if isinstance(error, GradientError) else out
     if isinstance(last, GradientReport) and not any(last is report for report in reports):
         reports.append(last)
@@ -147,7 +150,10 @@ def users_traceback(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _running_user_code(folder: Path) -> Iterator[None]:
-    """Put the user's folder first on the import path, and wrap every exception in a UserError."""
+    """Inside the block, the user's folder is first on the import path.
+
+    An exception of the block, except KeyboardInterrupt, becomes the cause of a UserError.
+    """
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -187,7 +193,7 @@ def _parameters(function: Callable[..., object]) -> dict[str, inspect.Parameter]
 
 
 def _is_case(name: str, function: Callable[..., object]) -> bool:
-    """Return True if the function is named like a case. A test that does not take check_gradients is not a case."""
+    """Return True if the function is named check_…, or is named test_… and takes check_gradients."""
     return name.startswith("check_") or (name.startswith("test_") and _FIXTURE in _parameters(function))
 
 
@@ -232,7 +238,7 @@ def _missing_parameters(function: Callable[..., object]) -> list[str]:
 def _needs(function: Callable[..., object]) -> str:
     """Return the reason why the function is skipped, or an empty string."""
     for mark in getattr(function, "pytestmark", ()):
-        # Only pytest evaluates a condition that is a string.
+        # A condition that is a string is ignored, because only pytest can evaluate it.
         if mark.name == "skip" or (mark.name == "skipif" and mark.args and mark.args[0] is True):
             return f"has the mark {mark.name}: {mark.kwargs.get('reason') or 'without a reason'}"
     missing = _missing_parameters(function)

@@ -1,4 +1,4 @@
-"""Parse the command line, run the command, and turn every failure into one line and an exit status."""
+"""Parse the command line, run the command, and turn an exception into one line and an exit status."""
 
 import contextlib
 import errno
@@ -38,8 +38,8 @@ _ABOUT = """Gradient descent that can be trusted, at the speed of the machine.
 
 jaxgd --version prints the versions and the backend.
 
-Exit status: 0 done; 1 the run failed or a gradient is wrong; 2 misuse; 3 a gradient check cannot tell; 130 interrupted
-by Ctrl-C; 129 and 143 stopped by SIGHUP and SIGTERM.
+Exit status: 0 done; 1 the command failed or a gradient is wrong; 2 misuse; 3 a gradient check cannot tell or, with
+--strict, was skipped; 130 interrupted by Ctrl-C; 129 and 143 stopped by SIGHUP and SIGTERM.
 """
 
 
@@ -77,7 +77,7 @@ def _parse(argv: list[str], parsed: list[Any] | None = None) -> int:
         if exit_.code:
             error_line(*explain_usage(argv, usage.getvalue()))
             return MISUSED
-        return DONE  # --help prints to stdout
+        return DONE  # tyro has printed the help to stdout
     if parsed is not None:
         parsed.append(command)
     return DONE
@@ -149,7 +149,7 @@ def _guarded(name: str, work: Callable[[], int], *, quiet: bool = True) -> int:
 def _explain(name: str, error: BaseException, place: str) -> int:
     """Print the error as one line, and return the exit status. If an OSError names no file, the line names `place`."""
     first = str(error).partition("\n")[0][:250]
-    # Importing jaxgd.errors here would import JAX. If the library has raised an error, the module is imported already.
+    # Importing jaxgd.errors here would import JAX. If the error is one of jaxgd's, the module is imported already.
     errors = sys.modules.get("jaxgd.errors")
     if _in_job() and any(word in str(error) for word in ("Gloo", "NCCL", "coordination", "preempted")):
         error_line(name, f"the job ends, because another process is gone: {first}")
@@ -180,7 +180,7 @@ def _explain(name: str, error: BaseException, place: str) -> int:
 
 
 def _in_job() -> bool:
-    """Return True if this process belongs to a job of several processes."""
+    """Return True if `join_job` has added this process to a job."""
     if "jax" not in sys.modules:
         return False
     import jax

@@ -84,7 +84,7 @@ Floats = Annotated[tuple[float, ...], _read("FLOAT [FLOAT ...]", "numbers", floa
 Float = Annotated[float, _read("FLOAT", "a number", float)]
 BatchSize = Annotated[int | Literal["full"], _read("INT|full", "a whole number or full", _batch_size)]
 
-# Optional arguments. The help text of each states its default.
+# For optional arguments: omit tyro's hint on the default. The help text states the default, if there is one.
 _NO_HINT = tyro.conf.arg(help_behavior_hint="")
 MaybePath = Annotated[Path | None, _read("PATH", "a path", _path), _NO_HINT]
 Name = Annotated[str, _read("NAME", "a name", _name)]
@@ -93,7 +93,7 @@ MaybeInt = Annotated[int | None, _read("INT", "a whole number", int), _NO_HINT]
 MaybeFloat = Annotated[float | None, _read("FLOAT", "a number", float), _NO_HINT]
 MaybeFloats = Annotated[tuple[float, ...] | None, _read("FLOAT [FLOAT ...]", "numbers", float, several=True), _NO_HINT]
 MaybeInts = Annotated[tuple[int, ...] | None, _read("INT INT [INT ...]", "whole numbers", int, several=True), _NO_HINT]
-# This option may be given several times.
+# ManyInts: an option that may be given several times, each time with several numbers.
 Ints = Annotated[tuple[int, ...], _read("INT INT [INT ...]", "whole numbers", int, several=True)]
 ManyInts = Annotated[tuple[Ints, ...], tyro.conf.UseAppendAction, _NO_HINT]
 MaybeBest = Annotated[
@@ -146,6 +146,8 @@ RunOrNetwork = Annotated[Path, tyro.conf.Positional, _read("RUN|NETWORK", "a pat
 
 def command_line(*words: object) -> str:
     """Return a command line that a shell splits into these words.
+
+    A path that starts with - gets ./ in front, so that it does not look like an option.
 
     >>> command_line("jaxgd", "train", "--resume", Path("my run"))
     "jaxgd train --resume 'my run'"

@@ -14,8 +14,8 @@ def enable_compilation_cache() -> None:
     JAX's cache key covers the computation, the shapes, the JAX version and the flags. It does not cover the processor,
     and machines that share a home folder may be unable to run each other's programs.
 
-    The user's own JAX settings for the cache take precedence. Nothing is cached if the processor is unknown, if
-    the folder belongs to another user, or if another user can write to it.
+    The user's own JAX settings for the cache take precedence. Otherwise nothing is cached if the processor is unknown,
+    the folder cannot be written or belongs to another user, or another user can write to it.
     """
     import jax
 
@@ -39,8 +39,8 @@ def enable_compilation_cache() -> None:
         return
     config.update("jax_compilation_cache_dir", str(folder))
     _cache_quick_compilations(config)
-    # A failed write, for instance on a full disk, does not change the results. JAX's warning about a damaged program
-    # stays visible: JAX recompiles that program on every run until the user deletes the file.
+    # Hide JAX's warning of a failed write, for instance on a full disk: the results stay the same. Its warning about a
+    # damaged program stays visible: JAX recompiles that program on every run until the user deletes the file.
     warnings.filterwarnings("ignore", message="Error writing persistent compilation cache entry")
 
 
@@ -56,7 +56,7 @@ def _processor_id() -> str | None:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     except OSError:
         return None
-    # Other fields, such as the clock speed, change from moment to moment.
+    # Leave out fields such as the clock speed, which change from moment to moment.
     fields = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "Features", "CPU part")
     known = sorted(line for line in lines if line.split(":")[0].strip() in fields)
     description = "\n".join([platform.machine(), *known])

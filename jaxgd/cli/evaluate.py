@@ -44,9 +44,10 @@ if TYPE_CHECKING:
 class Evaluate:
     """Print the accuracy, the cost and the mistakes of a network on a data set.
 
-    Prints the number of right answers and the cost, the confusion matrix with the accuracy of each class, and the most
-    confident mistakes: the index of the image in its split, its label, the network's answer and its activation. If the
-    matrix is wider than the terminal, lists the most frequent wrong answers of each class instead.
+    Prints the number of right answers, the cost, the confusion matrix with the accuracy of each class, and the ten most
+    confident mistakes. The line of a mistake has the index of the image in its split, its label, the network's answer
+    and the activation of this answer. If the matrix is wider than the terminal, lists the most frequent wrong answers
+    of each class instead.
 
     Warns if the data differ from those that the run was trained on.
     """
@@ -58,12 +59,14 @@ class Evaluate:
     data: MaybeName = None
     """Data set to evaluate: a name, or a folder of IDX files. (default: the run's data set)"""
     data_dir: MaybePath = None
-    """Folder to search for data sets and to download them to. (default: the folder that the run used)"""
+    """Folder to search for data sets and to download them to.
+    (default: the folder that the run used, if the data are the run's own, otherwise as for jaxgd train)"""
     labels_from: MaybeInt = None
     """Label of the first class in the files of a folder: 1 for the letters of EMNIST.
     (default: the run's value if the data are the run's own, otherwise 0)"""
     transpose: MaybeFlag = None
-    """Exchange the rows and columns of a folder's images. The files of EMNIST need it. (default: as in the run)"""
+    """Exchange the rows and columns of a folder's images. The files of EMNIST need it.
+    (default: as in the run, if the data are the run's own)"""
     no_transpose: MaybeFlag = None
     """Take a folder's images as upright, without a check."""
     plot: MaybePath = None
@@ -144,7 +147,7 @@ def _loaded(options: Evaluate, network: "Network", config: "RunConfig | None") -
 
 
 def _cost(network: "Network", split: str, part: "Part", config: "RunConfig | None") -> tuple[str, float]:
-    """Return the name and the value of the cost that the run minimizes, without the term of L2 regularization.
+    """Return the name of the run's cost, and its value on the split, without the term of L2 regularization.
 
     A network in a file does not name its cost, so the quadratic cost is used.
     """

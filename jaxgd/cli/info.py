@@ -16,8 +16,9 @@ _PACKAGES = ("jaxgd", "jax", "jaxlib", "optax", "numpy", "orbax-checkpoint", "te
 class Info:
     """Print the installed versions, the devices, the settings, and the location of each data set.
 
-    The settings are the default float, the precision of matrix products, the kernel backends, the choice of --kernel
-    auto for --sizes 784 30 10 and the reason, the cache of compiled programs and the data folder.
+    The settings are the default float, the precision of matrix products, the kernel backends, the cache of compiled
+    programs and the data folder. One line states the backend that --kernel auto chooses for --sizes 784 30 10, and the
+    reason.
     """
 
     data_dir: MaybePath = None

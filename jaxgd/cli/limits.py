@@ -29,7 +29,7 @@ def require_resources() -> None:
 
 
 def require_device() -> None:
-    """Raise RangeError if JAX cannot start on the platform that the user has named."""
+    """Raise RangeError if JAX cannot start, for instance on the platform that JAX_PLATFORMS names."""
     import jax
 
     from jaxgd.errors import RangeError

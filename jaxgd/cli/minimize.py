@@ -1,4 +1,4 @@
-"""`jaxgd minimize`: minimize a cost by any rule, and print or draw the path."""
+"""`jaxgd minimize`: minimize a cost by one of jaxgd's rules, and print or draw the path."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jaxgd.rules import Rule
 
 _ROWS = 12  # largest number of lines of the printed table, with its header
-_ENTRIES = 10_000  # limit on the entries of the recorded path
+_ENTRIES = 10_000  # limit on the recorded updates; the start is recorded too
 
 
 # The choices of --rule and the options for hyperparameters follow from the registry.
@@ -50,7 +50,7 @@ class _Rule:
     Too few values for a function of your own give no error: with one value, v[1] silently reads v[0].
     (default: the start from the literature; required for a function of your own)"""
     rule: RuleName = "gradient-descent"
-    """Rule that computes a step from the gradient."""
+    """Rule that computes each step."""
 
 
 if TYPE_CHECKING:
@@ -70,14 +70,14 @@ class Minimize(_Hyperparams):
     The cost is a test function from the literature (valley, rosenbrock, beale, freudenstein-roth, powell-singular,
     himmelblau), or a function of your own, path/to/file.py::cost, that takes an array of floats and returns one float.
 
-    Exit status: 0 the run converged, stalled or reached --max-steps; 1 it diverged, a value became infinite or NaN, or
-    the figure could not be written; 2 misuse.
+    Exit status: 0 the run converged, stalled, reached --max-steps or ended at a zero gradient; 1 it diverged, a value
+    was infinite or NaN, or the figure or the output could not be written; 2 misuse, or the cost raised an error.
     """
 
     max_steps: Int = 10_000
     """Largest number of updates."""
     rtol: MaybeFloat = None
-    """Stop when the gradient's norm is at most this fraction of its initial value.
+    """Stop when the gradient's norm is at most this fraction of its initial value, and a check confirms the minimum.
     (default: 2e-12 in float64, 6e-6 in float32; no such test with --target)"""
     target: MaybeFloat = None
     """Stop when the cost is at most this value."""
@@ -90,7 +90,8 @@ class Minimize(_Hyperparams):
     plot: MaybePath = None
     """File for a figure of the cost around the path: PNG, SVG or PDF, or HTML for a figure that rotates and zooms."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print one JSON document with the whole path instead of the table."""
+    """Print one JSON document with the path instead of the table.
+    With --max-steps above 10,000, the path leaves out updates."""
 
     def run(self, argv: list[str]) -> int:
         """Minimize and return the exit status."""

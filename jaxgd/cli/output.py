@@ -92,7 +92,10 @@ class Speaker:
 
 
 def say(message: str) -> None:
-    """Print the message as one line to standard error. Ignore a failure: the terminal or pipe may be gone."""
+    """Print the message as one line to standard error, on process 0 only.
+
+    Ignore a failure: the terminal or pipe may be gone.
+    """
     if Speaker.process == 0:
         _print(message)
 
@@ -130,7 +133,7 @@ def error_line(name: str, message: str) -> None:
 
 @contextlib.contextmanager
 def warnings_as_lines(name: str) -> Iterator[None]:
-    """Inside the block, print each warning as one line to standard error. Name the line of code if it is the user's."""
+    """Inside the block, a warning is one line on standard error. It names the line of code if that is the user's."""
 
     def show(
         message: Warning | str,

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from jaxgd.data.image import Digit, Frame, Picture
 
-# An answer is doubtful if the largest activation is below _LOW, or exceeds the second largest by less than _CLOSE. On
-# the clean photographs of the benchmark `photographs` with seed 1, these limits make 1.5% of the answers doubtful;
-# limits of 0.5 and 0.3 would make 2.8% doubtful.
+# The activations make an answer doubtful if the largest is below _LOW, or exceeds the second largest by less than
+# _CLOSE. On the clean photographs of the benchmark `photographs` with seed 1, these limits make 1.5% of the answers
+# doubtful; limits of 0.5 and 0.3 would make 2.8% doubtful.
 _LOW, _CLOSE = 0.4, 0.2
 _MOST_ROWS = 20  # largest number of digits in a figure
 
@@ -48,11 +48,11 @@ class Predict:
 
     Prints one line per digit with tab-separated fields: the file, the digit and the network's output activations. The
     digits of a picture are in order from left to right. If a picture has several digits, the rows and columns of each
-    digit follow the file's name, as in two.png[40:210,35:160]. A picture may have any size, dark or light ink, uneven
-    light and lines along its edges: each digit is scaled and centered like the training images.
+    digit follow the file's name, as in two.png[40:210,35:160]. A picture may have up to 50 million pixels, dark or
+    light ink, uneven light and lines along its edges: each digit is scaled and centered like the training images.
 
-    Warns on standard error of a doubtful answer: ink at the edge of the picture, ink in separate parts, several
-    digits, a low activation, or two close activations.
+    Warns on standard error of a doubtful answer for a picture: ink at the edge, ink in separate parts, several digits,
+    a low activation, two close activations, or an activation that is NaN.
 
     Exit status: 0 all images were read, even with doubts; 1 an image could not be read or the figure could not be
     written (standard error states the reason); 2 misuse.

@@ -22,8 +22,8 @@ class Report:
     """Write the page of a run: one HTML file that works offline.
 
     The page shows the curves of cost and accuracy, the confusion matrix, the misread images, the first layer's weights,
-    the settings, and the command line that repeats the run. You can draw a digit on the page, and
-    the network reads it as you draw.
+    the settings, and the command line that repeats the run. You can draw a digit on the page, and the network reads it
+    as you draw, unless the network is too large for the page.
 
     Without the data of the run, the page lacks the confusion matrix and the misread images. The page and a line on
     standard error state the reason.
@@ -40,7 +40,8 @@ class Report:
     data: MaybeName = None
     """Data set to read: a name, or a folder of IDX files. (default: the run's data set)"""
     data_dir: MaybePath = None
-    """Folder to search for data sets and to download them to. (default: the folder that the run used)"""
+    """Folder to search for data sets and to download them to.
+    (default: the folder that the run used, if the data are the run's own, otherwise as for jaxgd train)"""
 
     def run(self, argv: list[str]) -> int:
         """Write the page and return the exit status."""
@@ -54,14 +55,14 @@ class Report:
         facts = _facts(self, folder)
         for note in facts.notes:
             error_line("jaxgd report", f"warning: {note}")
-        # A name may have bytes that are not UTF-8.
+        # The name of a folder may have bytes that are not UTF-8.
         write_atomically(path, run_page(facts).encode(errors="backslashreplace"))
         say(f"written: {path}")
         return DONE
 
 
 def _facts(options: Report, folder: "RunFolder") -> "RunFacts":
-    """Collect the facts of the run, with a note for each missing fact."""
+    """Collect the facts of the run, with a note for each missing or changed part of it."""
     from jaxgd.errors import CheckpointError
     from jaxgd.report.run_page import RunFacts
     from jaxgd.report.run_page.metrics import read_metrics

@@ -28,7 +28,7 @@ class _Bar(Protocol):
 class Reporter:
     """Print one line per epoch to stdout in the book's form, such as `Epoch 3: 9321 / 10000`.
 
-    Show a progress bar on stderr, and write TensorBoard events into the run folder.
+    With `progress`, show a progress bar on stderr. With `tensorboard`, write TensorBoard events into the run folder.
     """
 
     def __init__(self, *, progress: bool, tensorboard: bool) -> None:

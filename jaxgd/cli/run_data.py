@@ -67,7 +67,7 @@ def recorded_conventions(config: "RunConfig", name: str) -> Conventions:
     """Return the conventions that the configuration of a run records for its folder. Named data sets have none."""
     if not is_folder(name):
         return UNSTATED
-    return Conventions(config.get("labels_from", 0), config.get("transpose", False))  # earlier versions lack them
+    return Conventions(config.get("labels_from", 0), config.get("transpose", False))  # earlier versions recorded none
 
 
 def load_data(name: str, data_dir: str | Path | None, conventions: Conventions = UNSTATED) -> "Dataset":
@@ -140,7 +140,8 @@ def require_sizes_fit(
     """Raise RangeError unless the network has one input per pixel and one output per class.
 
     Pass `exact=False` if the number of classes is inferred from the labels: additional outputs are then allowed. Pass
-    the run folder if the network comes from it, and not from the option --sizes. `who` is the command in the message.
+    the run folder or the file in `run` if the network comes from it, and not from the option --sizes. `who` is the
+    command in the message.
     """
     import jax.numpy as jnp
 

@@ -58,7 +58,7 @@ class _State:
 
 
 def describe(who: str, advice: str = "") -> None:
-    """Set the name of the command, and the advice to print if a signal ends the process."""
+    """Set the name of the command, and the advice to print if a signal or an error ends the process."""
     _State.who, _State.advice = who, advice
 
 
@@ -176,6 +176,6 @@ def _write(line: str) -> None:
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     start = "\n" if os.isatty(2) else ""
     with contextlib.suppress(OSError, ValueError):
-        # A full pipe would block this process forever.
+        # Wait 0.2 s at most: a full pipe could block this process forever.
         if select.select([], [2], [], 0.2)[1]:
             os.write(2, f"{start}{line}\n".encode(encoding, "backslashreplace"))

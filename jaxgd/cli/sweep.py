@@ -44,7 +44,7 @@ class Sweep(DataOptions):
 
     Prints one line for each pair of sizes and η: the median, the quartiles and the best of the final accuracies, and
     the shares of the networks that diverged, saturated or stayed unchanged. The accuracy is on the validation images.
-    Writes a folder with table.parquet, which has one row per network and epoch.
+    Writes a folder with table.parquet, which has one row for the start and one per epoch of each network.
 
     The same command with the same folder continues a sweep that was stopped or killed, with any number of processes.
     After Ctrl-C, SIGTERM or SIGHUP the command finishes the epoch and saves. A second signal stops at once.
@@ -70,7 +70,7 @@ class Sweep(DataOptions):
     folder: Annotated[MaybePath, tyro.conf.arg(aliases=["--run-dir"])] = None
     """Folder to write, or to continue. (default: sweeps/DATA-TIME)"""
     keep: MaybeBest = None
-    """Save as files the INT networks of each network size that have the best accuracy. (default: none)"""
+    """Save as files the INT best completed networks of each network size, by accuracy. (default: none)"""
     part: MaybePart = None
     """Part of the sweep to run, such as 2/8, the second of eight. The parts share one folder and may run together.
     (default: the whole sweep)"""

@@ -67,8 +67,8 @@ class Train(DataOptions):
 
     Several processes under srun or mpirun train one network: each holds a part of the examples. Without srun
     and mpirun, set JAXGD_COORDINATOR to host:port of process 0, JAXGD_PROCESSES to the number of processes and
-    JAXGD_PROCESS to the index of this process, from 0. If a process is lost, the job ends within JAXGD_HEARTBEAT
-    seconds (30 by default).
+    JAXGD_PROCESS to the index of this process, from 0. If a process is lost, the job ends at once or after
+    about JAXGD_HEARTBEAT seconds (30 by default).
     --resume continues the run with any number of processes.
 
     Exit status: 0 the run completed, or --patience ended it; 1 it failed, all outputs are saturated, no weight changes,
@@ -117,7 +117,8 @@ class Train(DataOptions):
     run_dir: Annotated[MaybePath, tyro.conf.arg(aliases=["--folder"])] = None
     """Run folder to create. (default: runs/DATA-TIME)"""
     resume: MaybePath = None
-    """Run folder to continue. The result equals an uninterrupted run bit for bit. --epochs may lengthen the run."""
+    """Run folder to continue. The result equals an uninterrupted run bit for bit, unless versions, the device or the
+    number of processes change. --epochs may lengthen the run."""
     checkpoint_every: MaybeInt = None
     """Epochs between checkpoints. (default: save after an epoch if the last save was at least 1 second ago)"""
     tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -183,7 +184,7 @@ def _train(
         "kernel": kernel.name,
         # Earlier versions did not record gradient_norm and budget.
         "gradient_norm": config.get("gradient_norm", True),
-        # In a job of several processes, the budget follows from the division of the examples.
+        # In a job of several processes, the examples are divided among the devices, and `train` uses no budget.
         "budget": Budget(**config["budget"]) if "budget" in config and not job else None,
     }
     with signals.finishing_first() as stop, folder.locked(), folder.checkpoints() as checkpoints:
@@ -268,9 +269,9 @@ def _train(
 
 
 def _of_the_last_epoch(result: "TrainResult", entries: list["History"], settings: dict[str, Any], n: int) -> "Outcome":
-    """Return the outcome of the run: UNCHANGED if its last epoch changed no weight and the cost is not near 0.
+    """Return the outcome of `train`, or UNCHANGED if it is ok, the last epoch changed no weight, and C is not near 0.
 
-    For a resumed run without further epochs, `train` makes 0 epochs and reports only that the run is complete.
+    For a resumed run without further epochs, `train` makes 0 epochs, so it cannot report UNCHANGED itself.
     """
     import jax.numpy as jnp
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from jaxgd.network import Network
     from jaxgd.run_folder import RunConfig, RunFolder
 
-# Options allowed together with --resume. The run's own settings cannot change.
+# Options allowed together with --resume. The other settings of the run cannot change.
 _WITH_RESUME = (
     *("--resume", "--epochs", "--data", "--data-dir", "--checkpoint-every"),
     *("--tensorboard", "--plot", "--progress", "--no-progress"),
@@ -46,7 +46,7 @@ _WITH_RESUME = (
 
 
 def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
-    """Create a run folder and load its data. All options are checked before anything is written."""
+    """Create a run folder and load its data. All options are checked before the folder is written."""
     import jax.numpy as jnp
 
     from jaxgd.best import require_choice_of_network
@@ -143,7 +143,7 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
 def _place(name: str, data_dir: str | Path | None) -> tuple[str, str | None]:
     """Return the name or folder of the data, and the folder to search for named data sets, as a run records them.
 
-    The paths are absolute, so that a resumed run finds the data even if the environment has changed.
+    The paths are absolute, so that a resumed run finds the data if the current folder or JAXGD_DATA_DIR has changed.
     """
     from jaxgd.data.named import resolve_data_dir
 
@@ -239,7 +239,7 @@ def _made_with() -> dict[str, str]:
 
 
 def _budget() -> "Budget":
-    """Return the memory budget of the device. It decides the order of XLA's sums, so a run records and keeps it."""
+    """Return the memory budget of the platform. It decides the order of XLA's sums, so a run records and keeps it."""
     import jax
 
     from jaxgd.chunks import budget_of
@@ -253,7 +253,7 @@ def network_and_key(folder: "RunFolder") -> tuple["Network", "jax.Array"]:
     from jaxgd.network import activated, first_network
     from jaxgd.network_file import load_network
 
-    # Earlier versions had only sigmoid neurons.
+    # Earlier versions had only sigmoid neurons, and did not record the activation.
     config, activation = folder.config, folder.config.get("activation")
     if (source := config.get("from")) is None:
         scheme = config["scheme"]

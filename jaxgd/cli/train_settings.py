@@ -1,4 +1,4 @@
-"""Settings of `jaxgd train` as arguments of `train`: the network of --from, the network to keep, values to record."""
+"""Settings of `jaxgd train` as arguments of `train`: --from, activations, cost, network to keep, values to record."""
 
 import hashlib
 from pathlib import Path
