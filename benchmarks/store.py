@@ -37,7 +37,7 @@ def read(path: Path) -> list[Row]:
 
 
 def read_all(paths: Iterable[Path]) -> list[Row]:
-    """Return the rows of several files. If two files have a row with the same key, keep the row of the first file."""
+    """Return the rows of several files. For rows with the same key, keep the row whose file comes first in `paths`."""
     rows: dict[Key, Row] = {}
     for path in paths:
         for row in read(path):
