@@ -1,8 +1,8 @@
 """The time of a step of `minimize`, compared with a bare `lax.while_loop`, a loop in Python and other libraries.
 
 The time of a step is the time of 2N steps minus the time of N steps, divided by N, so that work done once per run
-cancels. All programs run in turn in one process. Before the timing, the points that the programs reach in
-5 steps are compared.
+cancels. All programs run in turn in one process. Before the timing, the points that the programs reach in 5 steps are
+compared.
 """
 
 import functools

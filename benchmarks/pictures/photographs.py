@@ -103,7 +103,7 @@ _SHEETS: dict[str, Callable[..., Floats]] = {"tiny": _tiny, "thick": _thick, "th
 def _digit(image: NDArray[np.uint8], size: float, grow: float) -> Floats:
     """Return the ink of a digit, cut to its box. `size` is about the longer side of the box.
 
-    `grow` is the length by which the edges of the strokes move outward, in units of `size`.
+    `grow` moves the edges of the strokes outward by this length, in units of `size`.
     """
     factor = size / 20
     big = _zoomed(np.pad(image, 4).astype(float) / 255, factor, order=3)

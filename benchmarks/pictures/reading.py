@@ -14,7 +14,7 @@ from benchmarks.pictures.photographs import KINDS, photograph
 from benchmarks.rows import Row
 
 COUNT = 400
-# The constants of `jaxgd predict`, also those of its warnings, were chosen on photographs of seeds 1 and 2.
+# The constants of `jaxgd predict` and of its warnings were chosen on photographs of seeds 1 and 2.
 SEED = 3
 # A wrong answer with an activation above this, and without a warning, is a confident error.
 CONFIDENT = 0.5
@@ -106,7 +106,7 @@ def counts(found: Sequence[Reading], labels: Sequence[Labels]) -> Counts:
 
 
 def rows(kind: str, result: Counts, count: int = COUNT) -> list[Row]:
-    """Return the rows of the three counts of a kind of photograph."""
+    """Return three rows, one for each count of a kind of photograph."""
     quantities = ("correct", "confident errors", "warned")
     return [
         Row(

@@ -35,7 +35,7 @@ _EXAMPLES = 1_000
 # would take 20 minutes for the widest network.
 _UPDATES = {3_000: 100, 12_000: 10, 30_000: 2}
 # A width is left out if less memory than this is free, in units of W. Narrow networks may take more units of W, but
-# these are few bytes.
+# fewer bytes.
 _MOST = 5.5
 
 

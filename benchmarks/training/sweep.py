@@ -1,8 +1,8 @@
 """Many small networks: `python -m benchmarks.training.sweep CASE PROGRAM [DATA_DIR]` times one program.
 
-`sweep` trains the networks in batches, and `train` and PyTorch train them one after the other. A timing starts when the
-data are in memory. It includes the compilation, an evaluation on all splits after each epoch and, for `sweep`, the
-writing of the folder.
+`sweep` trains the networks in batches, and `train` trains them one after the other. PyTorch trains a sample, one after
+the other. A timing starts when the data are in memory. It includes the compilation, an evaluation on all splits after
+each epoch and, for `sweep`, the writing of the folder.
 """
 
 import dataclasses
