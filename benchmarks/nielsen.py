@@ -24,7 +24,8 @@ class Configuration:
         name: Name of the case.
         sizes: Neurons of each layer.
         eta: Learning rate.
-        book: The book's counts of correct test images out of 10,000, for the best epoch or for each epoch.
+        book: The book's counts of correct test images out of 10,000, for the best epoch, or for the first three and the
+            final three epochs.
         independent: The 10th percentile, median and 90th percentile of the best count in 30 epochs, over 60 seeds of an
             independent implementation; None if not known.
     """
@@ -37,7 +38,7 @@ class Configuration:
 
 
 def measure(configuration: Configuration, options: Options) -> Iterator[Row]:
-    """Yield the row of the counts of correct test images at the best epoch, with one sample per seed."""
+    """Yield one row: the count of correct test images at the best epoch of each seed."""
     start = time.perf_counter()
     data = load_dataset("mnist", options.data_dir)
     correct = correct_by_epoch(configuration, data, options.seeds or SEEDS, options.epochs)
@@ -54,7 +55,7 @@ def measure(configuration: Configuration, options: Options) -> Iterator[Row]:
 
 
 def comparison(correct: Sequence[Sequence[int]], book: str, independent: Sequence[int] | None) -> dict[str, object]:
-    """Return the counts by epoch and the book's counts, for the details of a row."""
+    """Return the details of a row: the counts by epoch, their medians, and the counts to compare them with."""
     medians = [f"{x:.0f}" for x in np.median(correct, axis=0)]
     short = medians if len(medians) < 7 else [*medians[:3], "…", *medians[-3:]]
     percentiles = dict(zip(("10th percentile", "median", "90th percentile"), independent or (), strict=False))
@@ -73,7 +74,7 @@ def correct_by_epoch(configuration: Configuration, data: Dataset, seeds: int, ep
     accuracy = np.full((seeds, epochs + 1), np.nan)
     accuracy[table["seed"], table["epoch"]] = table["test_accuracy"]
     for k in range(1, epochs + 1):
-        # A network that ended early keeps its weights, so its count stays the same.
+        # A network that ended early has no rows for the later epochs. Its last count stands for them.
         accuracy[:, k] = np.where(np.isnan(accuracy[:, k]), accuracy[:, k - 1], accuracy[:, k])
     return np.asarray(np.rint(accuracy[:, 1:] * len(data.test.labels)), int)
 

@@ -49,8 +49,8 @@ GROWTH_CAPTION = (
     "Median time, logarithmic axes. Each panel\nvaries one size. The book's network has the\n"
     "other sizes: [784, 30, 10], 10,000 images,\nbatch size 10 (or the full batch)."
 )
-# Width in inches. A README shows the picture about 830 pixels wide, so fonts appear at their nominal size. DPI = 200
-# stores two pixels for each pixel shown.
+# Width in inches. A README shows the picture about 830 pixels wide, so fonts appear at their nominal size. With
+# DPI = 200, the file has two pixels for each pixel shown, in each direction.
 WIDTH = 8.3
 DPI = 200
 FONT = 8.5
@@ -146,7 +146,7 @@ def _panel(ax: "Axes", rows: Sequence[Row], places: int) -> None:
         ax.annotate(text, (high, y), (5, 0), textcoords="offset points", va="center")
     ax.set_xscale("log")
     low, high = min(lows), max(highs)
-    # The texts at the right take a third of the panel.
+    # Leave more than a third of the panel for the texts at the right.
     ax.set_xlim(low / (high / low) ** 0.06 / 1.05, high * (high / low) ** 0.6 * 1.25)
     ax.set_ylim(places - 0.4, -0.6)
     ax.set_yticks(range(len(rows)), [_name(row.variant) for row in rows])
@@ -162,7 +162,7 @@ def _panel(ax: "Axes", rows: Sequence[Row], places: int) -> None:
 
 
 def _time(milliseconds: float) -> str:
-    """Return a time in ms or s as text, with three significant digits."""
+    """Return a time in ms or s as text, with at most three significant digits."""
     if milliseconds >= 999.5:
         return f"{milliseconds / 1e3:.3g} s"
     return f"{milliseconds:.3g} ms"
@@ -204,7 +204,7 @@ def _growth(rows: Sequence[Row], path: Path) -> Path:
 
 
 def _label(ax: "Axes", ends: Sequence[tuple[tuple[float, float], str]]) -> None:
-    """Write the name of each variant next to the end of its line. Move the names apart where two ends are close."""
+    """Write the name of each variant at the end of its line. Move names apart that would overlap at the right edge."""
     low, high = (math.log(y) for y in ax.get_ylim())
     right = max(x for (x, _), _ in ends)
     last = sorted((math.log(y), variant) for (x, y), variant in ends if x == right)

@@ -1,4 +1,4 @@
-"""All cases, by family and name."""
+"""All cases, and their choice by name or family."""
 
 from collections.abc import Iterable
 

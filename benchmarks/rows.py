@@ -1,4 +1,4 @@
-"""The schema of all results: a row holds one value, its noise, and the host and versions that gave it."""
+"""The schema of all results: a row holds one value, its samples, and the host and versions that gave it."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ QUANTITIES = {
     "time": Quantity("lower", "host", positive=True),
     # Seconds of all processors together.
     "processor time": Quantity("lower", "host", positive=True),
-    # The difference of the times of a long run and a short run, which noise can push below 0.
+    # The time per step, from the difference of the times of a long and a short run. Noise can push it below 0.
     "step time": Quantity("lower", "host"),
     # A first call, with compilation.
     "cold time": Quantity("lower", "host", positive=True),
@@ -75,14 +75,14 @@ class Row:
     """One value of one program in one case.
 
     Attributes:
-        case: Name of the case. A part after "/" names a target or an input within the case.
+        case: Name of the case. A name after "/" is a part of the case, such as a target, an input or a mode.
         variant: Name of the program, such as "jaxgd" or "numpy".
         quantity: Meaning of the value, a key of QUANTITIES.
-        value: The median of the samples, or a count. None if the program did not reach its target.
+        value: The median of the samples, a single figure or a count. None if the program did not reach its target.
         unit: Unit of the value, the spread and the samples, such as "s/epoch".
-        spread: Tenth and ninetieth percentile of the samples. None if unknown, or if the value is a count.
+        spread: Tenth and ninetieth percentile of the samples. None for a single sample or a count, and if unknown.
         n: Number of samples. If the value counts some checks, problems or photographs, the number of all of them.
-        samples: The raw values in the order in which they were taken. Empty if they were not kept.
+        samples: The samples in the order in which they were taken. Empty if they were not kept.
         precision: dtype and matmul precision.
         host: Processor, device, threads, instruction set (isa) and measured peak, as far as they are known.
         versions: Version of each installed library of `hardware.LIBRARIES`.
@@ -125,7 +125,7 @@ class Row:
             return
         _require(self._is_valid(self.value), "value", kind, self.value)
         if self.samples:
-            # Samples are rounded before they are stored, so the median may differ in its last digits.
+            # A file may hold rounded numbers, so the value may differ from the median in its last digits.
             median = statistics.median(self.samples)
             close = math.isclose(self.value, median, rel_tol=1e-3, abs_tol=1e-9)
             _require(close, "value", f"the median of the samples, {median:g}", self.value)
@@ -164,7 +164,7 @@ class Row:
 
     @staticmethod
     def from_json(line: str) -> "Row":
-        """Return the row of a line of JSON, or raise ValueError."""
+        """Return the row of a line of JSON. Raise ValueError or TypeError if the line holds no valid row."""
         fields = json.loads(line)
         names = {field.name for field in dataclasses.fields(Row)}
         if not isinstance(fields, dict) or set(fields) != names:

@@ -1,7 +1,7 @@
 """Files of results: one JSON row per line, at most one row for each case, variant, quantity and precision.
 
 A file holds the results of one host in one setting, such as a number of threads. Results of another host or setting
-belong in another file (`run --out`), because `compare` and `plot` do not choose among rows.
+belong in another file (`run --out`), because the key of a row does not contain the host or the setting.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ class ResultsError(Exception):
 
 
 def read(path: Path) -> list[Row]:
-    """Return the rows of a file. Raise ResultsError if the file cannot be read or a row is not valid."""
+    """Return the rows of a file. Raise ResultsError if the file cannot be read, or a row is invalid or comes twice."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -37,7 +37,7 @@ def read(path: Path) -> list[Row]:
 
 
 def read_all(paths: Iterable[Path]) -> list[Row]:
-    """Return the rows of several files. If two files have a row with the same key, keep the row of the first file."""
+    """Return the rows of several files. For rows with the same key, keep the row whose file comes first in `paths`."""
     rows: dict[Key, Row] = {}
     for path in paths:
         for row in read(path):

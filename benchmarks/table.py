@@ -1,4 +1,4 @@
-"""Rows as text: one table per case, with one line per variant and one column per quantity."""
+"""Rows as text: one table per case and precision, with one line per variant and one column per quantity."""
 
 from collections.abc import Sequence
 

@@ -1,8 +1,8 @@
-"""The time of a step of `minimize`, compared with a bare `lax.while_loop` and other libraries.
+"""The time of a step of `minimize`, compared with a bare `lax.while_loop`, a loop in Python and other libraries.
 
-The time of a step is the difference between a run of 2N steps and a run of N steps, divided by N, so that work done
-once per run cancels. All programs run in turn in one process. Before the timing, the points that the programs reach in
-5 steps are compared.
+The time of a step is the time of 2N steps minus the time of N steps, divided by N, so that work done once per run
+cancels. All programs run in turn in one process. Before the timing, the points that the programs reach in 5 steps are
+compared.
 """
 
 import functools
@@ -27,8 +27,8 @@ from jaxgd.typed import Tree, V, block_until_ready, grad, jit, tree_leaves, tree
 
 Run = Callable[[int], object]
 
-# The largest allowed distance between a program and the bare loop after 5 steps, relative to the distance from the
-# start. Equal programs round alike, so their distance is far below it.
+# The largest allowed distance between the points that a program and the bare loop reach in 5 steps, relative to their
+# distance from the start. Programs with the same updates differ only by rounding, which is far below this limit.
 PARITY = 1e-3
 
 
@@ -42,13 +42,13 @@ class Problem(NamedTuple):
 
 
 def rosenbrock() -> Problem:
-    """Return Rosenbrock's function of two variables."""
+    """Return the problem of Rosenbrock's function of two variables."""
     named = NAMED_COSTS["rosenbrock"]
     return Problem(named.cost, jnp.asarray(named.start), 1e-7, 4_000_000)
 
 
 def quadratic(n: int, steps: int) -> Problem:
-    """Return a quadratic cost of n variables with eigenvalues from 0.5 to 1.5."""
+    """Return the problem of a quadratic cost of n variables, whose Hessian has eigenvalues from 0.5 to 1.5."""
     d = jnp.linspace(0.5, 1.5, n)
     v0 = jnp.asarray(np.random.default_rng(0).normal(size=n), jnp.float32)
     return Problem(lambda v: 0.5 * jnp.sum(d * v * v), v0, 1e-5, steps)
@@ -57,8 +57,8 @@ def quadratic(n: int, steps: int) -> Problem:
 def bare(problem: Problem, with_cost: bool, reordered: bool = False) -> Run:
     """Return the loop that a user would write: gradient, step and test, and C at each step if `with_cost`.
 
-    With `reordered`, the loop carries the same state in reverse order. The times of the two loops differ only by
-    chance, for example by the layout that the compiler chooses. Each program is compared with the mean of the two.
+    With `reordered`, the loop carries the same state in reverse order. The times with and without `reordered` differ
+    only by chance, for example by the layout that the compiler chooses. Each program is compared with their mean.
     """
     gradient = jax.grad(problem.cost)
     evaluate = jax.value_and_grad(problem.cost) if with_cost else lambda v: (jnp.array(0.0), gradient(v))
@@ -93,7 +93,7 @@ def bare(problem: Problem, with_cost: bool, reordered: bool = False) -> Run:
 
 
 def by_jaxgd(problem: Problem, stop: Callable[[], jaxgd.Stop], record: Literal["auto"] | None = None) -> Run:
-    """Return a run of `minimize` with these stopping tests."""
+    """Return a run of `minimize` with these stopping tests and this `record`."""
 
     def run(n: int) -> Any:
         rule = jaxgd.gradient_descent(problem.eta)
@@ -146,7 +146,7 @@ def by_jaxopt(problem: Problem) -> Run:
 
 
 def fewer(problem: Problem) -> int:
-    """Return the divisor that shortens a timed run of the slow loop in Python to about 4,000 steps."""
+    """Return the divisor of N for the slow loop in Python. It leaves about 4,000 steps, or N if N is below 4,000."""
     return max(1, problem.steps // 4_000)
 
 
@@ -187,7 +187,7 @@ def runners(problem: Problem) -> dict[str, tuple[Run, str]]:
 
 
 def seconds(run: Run, n: int) -> float:
-    """Return the time of n steps."""
+    """Return the seconds that `run(n)` takes."""
     start = time.perf_counter()
     block_until_ready(run(n))
     return time.perf_counter() - start
@@ -206,7 +206,7 @@ def differences(problem: Problem, runs: dict[str, tuple[Run, str]]) -> dict[str,
 
 
 def measure(case: str, problem_of: Callable[[Options], Problem], options: Options) -> Iterator[Row]:
-    """Yield the time of a step of each program. Exit if the programs do not take the same steps."""
+    """Yield the time of a step of each program. Exit if the programs do not reach the same point in 5 steps."""
     problem = problem_of(options)
     runs = runners(problem)
     distances = differences(problem, runs)

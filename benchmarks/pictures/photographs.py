@@ -1,7 +1,7 @@
 """Generated photographs of MNIST's test digits: ink on paper, light and shadows, the surroundings, and a camera.
 
-The kind, a seed and an index determine a photograph. Each pixel has a reflectance between 0 (black) and 1 (white),
-which is multiplied by the light. All lengths are in pixels.
+The images of the digits, the kind, a seed and an index determine a photograph. Each pixel has a reflectance between
+0 (black) and 1 (white), which is multiplied by the light. Lengths are in pixels unless another unit is named.
 """
 
 import io
@@ -50,8 +50,9 @@ class Scene(NamedTuple):
 
 
 def photograph(kind: str, images: NDArray[np.uint8], labels: NDArray[np.integer], seed: int, index: int) -> Photograph:
-    """Return the photograph of a kind with this seed and index. Its digits are drawn from these images."""
-    # `random` draws the digits and the sheet, which are the same for all kinds. `own` draws the values of this kind.
+    """Return the photograph of a kind with this seed and index. Its digits are chosen at random from these images."""
+    # `random` gives all kinds the same first digit, size of the sheet and two reflectances. `own` draws the values of
+    # this kind, and the noise of the pixels.
     random = np.random.default_rng((seed, index))
     own = np.random.default_rng((seed, index, zlib.crc32(kind.encode())))
     chosen = random.choice(len(images), size=2, replace=False)[: 2 if kind == "two digits" else 1]
@@ -64,7 +65,7 @@ def photograph(kind: str, images: NDArray[np.uint8], labels: NDArray[np.integer]
 
 
 def _one(images: NDArray[np.uint8], shape: tuple[int, int], random: Random, own: Random) -> Floats:
-    """Return the ink of one digit at a random place, with a margin of at least a tenth of its size."""
+    """Return the ink of one digit at a random place, with margins of about a tenth of its size or more."""
     return _placed(images[0], shape, random.uniform(0.35, 0.75) * min(shape), random)
 
 
@@ -81,7 +82,7 @@ def _thin(images: NDArray[np.uint8], shape: tuple[int, int], random: Random, own
 
 
 def _two(images: NDArray[np.uint8], shape: tuple[int, int], random: Random, own: Random) -> Floats:
-    """Return the ink of two digits of similar height on one line, with a gap of 0.15 to 0.6 of their height."""
+    """Return the ink of two digits of similar size on one line, with a gap of about 0.15 to 0.6 of their size."""
     size = random.uniform(0.3, 0.5) * min(shape)
     inks = [_digit(image, size * own.uniform(0.9, 1.1), 0.0) for image in images]
     gap = int(size * own.uniform(0.15, 0.6))
@@ -95,23 +96,27 @@ def _two(images: NDArray[np.uint8], shape: tuple[int, int], random: Random, own:
     return _at(row, shape, random)
 
 
-# The functions that place the digits on the sheet. All other kinds have one digit of ordinary size.
+# The functions that draw the digits of these kinds and place them on the sheet. All other kinds use `_one`.
 _SHEETS: dict[str, Callable[..., Floats]] = {"tiny": _tiny, "thick": _thick, "thin": _thin, "two digits": _two}
 
 
 def _digit(image: NDArray[np.uint8], size: float, grow: float) -> Floats:
-    """Return the ink of a digit of this height, cut to its box. `grow` thickens the strokes, in units of the height."""
+    """Return the ink of a digit, cut to its box. `size` is about the longer side of the box.
+
+    `grow` moves the edges of the strokes outward by this length, in units of `size`.
+    """
     factor = size / 20
     big = _zoomed(np.pad(image, 4).astype(float) / 255, factor, order=3)
     level = 0.4
     if grow:
-        # The distance from the outline of the strokes, so that all strokes grow or shrink by the same length.
+        # The distance from the outline of the strokes, negative inside, so that all strokes grow or shrink by the same
+        # length.
         outline: Floats = ndimage.distance_transform_edt(big < level) - ndimage.distance_transform_edt(big >= level)
         ink = np.clip(0.5 + grow * size - outline, 0, 1)
         if not (ink > 0.5).any():
             ink = np.clip(0.5 - outline - float(outline.min()) - 1, 0, 1)
     else:
-        # The slope leaves soft edges of about two pixels, and no ink where the image has none.
+        # The slope leaves soft edges of at most about two pixels, and no ink where the image has none.
         ink = np.clip(0.5 + (big - level) * max(factor / 2, 0.5 / level), 0, 1)
     rows, columns = np.nonzero(ink > 0.1)
     return ink[int(rows.min()) : int(rows.max()) + 1, int(columns.min()) : int(columns.max()) + 1]
@@ -169,7 +174,7 @@ def _shading(scene: Scene, own: Random) -> Floats:
 
 
 def _shadow(scene: Scene, own: Random) -> Floats:
-    """A shadow that takes 30% of the light, with a straight edge 0.1 to 4 pixels wide through or near the digit."""
+    """A shadow that takes 30% of the light. Its straight edge is 0.1–4 pixels wide, near the middle of the picture."""
     along = _along(scene.ink.shape, own)
     edge = own.uniform(0.3, 0.7)
     width = own.uniform(0.2, 3) / max(scene.ink.shape)
@@ -245,7 +250,7 @@ KINDS = tuple(_KINDS)
 
 
 def _camera(picture: Floats, random: Random, own: Random, kind: str) -> bytes:
-    """Blur the picture, add noise, and compress it as JPEG."""
+    """Blur the picture, color it if the kind is "color", add noise, and compress the result as JPEG."""
     picture = 255 * _blurred(picture, random.uniform(0.3, 1.2))
     sigma, quality = random.uniform(1, 3), int(random.integers(70, 96))
     if kind == "noise":
@@ -261,7 +266,7 @@ def _camera(picture: Floats, random: Random, own: Random, kind: str) -> bytes:
 
 
 def _equally_gray(picture: Floats, own: Random) -> Floats:
-    """Color the paper and the ink so that both have the same gray level, and differ only in color."""
+    """Give the paper and the ink two colors of the same gray level."""
     ink = (float(picture.max()) - picture) / float(np.ptp(picture))
     paper, stroke = ((200, 110, 90), (60, 170, 90)) if own.random() < 0.5 else ((90, 130, 215), (170, 105, 125))
     colors = [np.array(color, float) for color in (paper, stroke)]

@@ -1,4 +1,4 @@
-"""The number of photographs of each kind that `jaxgd predict` reads correctly, and the number of confident errors."""
+"""The numbers of correct readings, confident errors and warnings of `jaxgd predict` on each kind of photograph."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from benchmarks.pictures.photographs import KINDS, photograph
 from benchmarks.rows import Row
 
 COUNT = 400
-# The constants of the reader and the thresholds of the warnings were chosen on photographs of seeds 1 and 2.
+# The constants of `jaxgd predict` and of its warnings were chosen on photographs of seeds 1 and 2.
 SEED = 3
 # A wrong answer with an activation above this, and without a warning, is a confident error.
 CONFIDENT = 0.5
@@ -106,7 +106,7 @@ def counts(found: Sequence[Reading], labels: Sequence[Labels]) -> Counts:
 
 
 def rows(kind: str, result: Counts, count: int = COUNT) -> list[Row]:
-    """Return three rows for a kind of photograph."""
+    """Return three rows, one for each count of a kind of photograph."""
     quantities = ("correct", "confident errors", "warned")
     return [
         Row(
@@ -134,7 +134,7 @@ def _command(*words: str) -> tuple[str, str]:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main(words)
-    # predict exits with 1 if it refuses a photograph, which counts as wrong.
+    # `predict` exits with 1 if it refuses a photograph. Such a photograph counts as wrong.
     if status and not (words[0] == "predict" and status == 1):
         raise RuntimeError(err.getvalue())
     return out.getvalue(), err.getvalue()

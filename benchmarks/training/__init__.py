@@ -1,1 +1,1 @@
-"""Timing of training: epochs, steps, many networks, start-up and growth, each program in its own process."""
+"""Time and memory of training: epochs, steps, many networks, sweeps, start-up, growth and wide networks."""

@@ -139,7 +139,8 @@ def by_flax(work: Work, data: Shared) -> Iterator[Weights]:
 def by_networks(kernel: str, together: bool) -> Peer:
     """Return a peer that trains many networks, each with its own η and its own order of the examples.
 
-    With `together`, one `vmap` trains all networks. Otherwise the networks train one by one.
+    With `together`, one `vmap` trains all networks. Otherwise the networks train one by one. The peer yields the
+    weights of the first network.
     """
 
     def units(work: Work, data: Shared) -> Iterator[Weights]:
@@ -150,7 +151,7 @@ def by_networks(kernel: str, together: bool) -> Peer:
         from jaxgd.typed import block_until_ready, jit, vmap
 
         keys = jax.vmap(jax.random.key)(jnp.arange(work.networks))
-        # The benchmark compares the cost of the first network with the other peers, so that network has the case's η.
+        # The benchmark compares the cost of the first network between the peers, so that network has the case's η.
         etas = work.eta * jnp.linspace(1, 0.5, work.networks)
         network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
         x, y = jnp.asarray(data.x), jnp.asarray(data.y)

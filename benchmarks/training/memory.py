@@ -1,7 +1,8 @@
 """The peak memory of wide networks: `python -m benchmarks.training.memory WIDTH MODE` measures one width in one mode.
 
 Each measurement has a process of its own, because the operating system records only the peak of a whole process.
-The peak is given in units of W, the bytes of the weights, above the memory that JAX takes before the first network.
+The peak is above the memory that JAX takes before the first network, in units of W, the bytes of the weights and
+biases.
 """
 
 import functools
@@ -30,10 +31,11 @@ Inputs = NDArray[np.float32]
 Labels = NDArray[np.int64]
 WIDTHS = (3_000, 12_000, 30_000)
 _EXAMPLES = 1_000
-# The updates per epoch with mini-batches of 10. All 1,000 images would make 100 updates, which take 20 minutes for the
-# widest network.
+# The number of updates per epoch with mini-batches of 10, for each width. All 1,000 images make 100 updates, which
+# would take 20 minutes for the widest network.
 _UPDATES = {3_000: 100, 12_000: 10, 30_000: 2}
-# The memory that a measurement may need, in units of W. A width that needs more than the free memory is left out.
+# A width is left out if less memory than this is free, in units of W. Narrow networks may take more units of W, but
+# fewer bytes.
 _MOST = 5.5
 
 
@@ -78,7 +80,10 @@ MODES: dict[str, Callable[["Network", Inputs, Labels], "Network"]] = {
 
 
 def measure(width: int, options: Options) -> Iterator[Row]:
-    """Yield one row per mode: the peak in units of W, for two epochs or steps on up to 1,000 images."""
+    """Yield one row per mode: the peak in units of W, for two epochs or steps on up to 1,000 images.
+
+    The mode "init" draws the weights and makes no step.
+    """
     free = free_memory()
     if free is not None and free < _MOST * weights_bytes(width):
         print(f"memory-{width}: left out, it may need {_MOST * weights_bytes(width) / 1e9:.0f} GB", file=sys.stderr)

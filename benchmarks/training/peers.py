@@ -38,7 +38,7 @@ def by_numpy(work: Work, data: Shared) -> Iterator[Weights]:
 
 
 def by_book(work: Work, data: Shared) -> Iterator[Weights]:
-    """Train as chapter 1 does: one example at a time, as a column, with the gradients summed over the mini-batch."""
+    """Train as the book's chapter 1 does: one example at a time, as a column. Add the gradients of a mini-batch."""
     x, answers = data.x / 255, np.eye(work.sizes[-1])
     weights: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
     weights = [(w.astype(float), b.astype(float)[:, None]) for w, b in data.weights]
@@ -142,7 +142,7 @@ ALL_PEERS = (*dict.fromkeys((*PEERS, *NETWORKS_PEERS, *START_PEERS)),)
 SLOW = ("book", "torch-compile")
 # Peers that minimize another cost. The benchmark compares their accuracy and not their cost.
 OTHER_LOSS = ("sklearn",)
-# Packages to install in addition to jaxgd.
+# The package that a peer needs in addition to jaxgd.
 NEEDS = {"torch": "torch", "torch-compile": "torch", "sklearn": "scikit-learn", "flax": "flax"}
 _MODULES = {"scikit-learn": "sklearn"}
 

@@ -1,7 +1,8 @@
 """The peers of the start-up case: whole processes that train a network on jaxgd's digits.
 
-One is `jaxgd train`. The others are `python -m benchmarks.training.start PEER START END`, which imports the libraries
-of PEER, reads the data and first weights from START, trains, and writes the weights to END.
+Two are `jaxgd train`, with and without programs compiled by an earlier run. The others are
+`python -m benchmarks.training.start PEER START END`, which imports the libraries of PEER, reads the data and first
+weights from START, trains, and writes the weights to END.
 """
 
 import os
@@ -28,7 +29,7 @@ class NumPyOrders(Shared):
 
 
 def by_command(kept: bool) -> Peer:
-    """Return a peer that runs `jaxgd train` in a new process. With `kept`, later runs reuse the compiled programs."""
+    """Return a peer whose unit is a process of `jaxgd train`. With `kept`, later units reuse the compiled programs."""
 
     def units(work: Work, data: Shared) -> Iterator[Weights]:
         from safetensors.numpy import load_file
@@ -46,7 +47,7 @@ def by_command(kept: bool) -> Peer:
 
 
 def by_process(peer: str) -> Peer:
-    """Return a peer that runs another peer's loop in a new process."""
+    """Return a peer whose unit is a process that runs the loop of the peer of this name."""
 
     def units(work: Work, data: Shared) -> Iterator[Weights]:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
-"""Many small networks: `python -m benchmarks.training.sweep CASE PROGRAM` times one program in a process of its own.
+"""Many small networks: `python -m benchmarks.training.sweep CASE PROGRAM [DATA_DIR]` times one program.
 
-`sweep` trains the networks in batches, and `train` and PyTorch train them one after the other. A timing starts when the
-data are in memory. It includes the compilation, an evaluation on all splits after each epoch and, for `sweep`, the
-writing of the folder.
+`sweep` trains the networks in batches, and `train` trains them one after the other. PyTorch trains a sample, one after
+the other. A timing starts when the data are in memory. It includes the compilation, an evaluation on all splits after
+each epoch and, for `sweep`, the writing of the folder.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ class Networks:
 
     @property
     def sample(self) -> list[int]:
-        """Indices of the networks that PyTorch trains, and whose cost is compared."""
+        """Indices of the networks that PyTorch trains, and whose mean cost is compared between the programs."""
         return [int(i) for i in np.linspace(0, len(self.points) - 1, self.picked)]
 
     @property
@@ -72,7 +72,7 @@ class Networks:
 
 
 def by_sweep(networks: Networks, data: Dataset) -> list[float]:
-    """Train all networks with `sweep` in a folder, and return the last costs of the sample."""
+    """Train all networks with `sweep` in a folder, and return the final costs of the sample."""
     from jaxgd import sweep
 
     about: dict[str, Any] = {name: getattr(networks, name) for name in ("sizes", "eta", "seeds", "epochs", "scheme")}
@@ -82,7 +82,7 @@ def by_sweep(networks: Networks, data: Dataset) -> list[float]:
 
 
 def by_train(networks: Networks, data: Dataset) -> list[float]:
-    """Train the networks one after the other with `train`, and return the last costs of the sample."""
+    """Train the networks one after the other with `train`, and return the final costs of the sample."""
     from jaxgd import train
     from jaxgd.network import first_network
 
@@ -95,7 +95,7 @@ def by_train(networks: Networks, data: Dataset) -> list[float]:
 
 
 def by_torch(networks: Networks, data: Dataset) -> list[float]:
-    """Train the sample with PyTorch's layers, autograd and SGD, and return its last costs.
+    """Train the sample with PyTorch's layers, autograd and SGD, and return its final costs.
 
     One thread is faster than two for these sizes. The examples have the same order as in jaxgd.
     """

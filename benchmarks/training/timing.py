@@ -17,9 +17,10 @@ from benchmarks.rows import Row, sampled, significant
 from benchmarks.training.peers import NEEDS, OTHER_LOSS, SLOW, is_installed, peers_of
 from benchmarks.training.work import WORKS, Work
 
-# The largest relative difference of two costs after the same units. Rounding errors grow over thousands of steps.
+# The largest allowed relative difference of two costs after the same units. Rounding errors grow over thousands of
+# steps.
 PARITY = 0.05
-# The largest shortfall of an accuracy, for peers with another cost or another order of the examples.
+# The largest allowed shortfall of an accuracy, for peers with another cost or another order of the examples.
 ACCURACY_PARITY = 0.1
 # Seconds before each timing, in which the threads of the previous peer stop spinning.
 PAUSE = 0.2
@@ -56,7 +57,7 @@ def unlike(answers: dict[str, dict[str, float]], base: str, cold: bool = False) 
     """Return the cost of each peer that did not do the same work as the peer `base`.
 
     Work is the same if the costs agree. Accuracies are compared instead for peers that minimize another cost, and for
-    cases of whole processes, whose peers draw different orders of the examples.
+    cases of whole processes (`cold`), whose peers draw different orders of the examples.
     """
     wanted = answers[base]
     return {
@@ -107,7 +108,7 @@ def measure(work: Work, options: Options) -> Iterator[Row]:
 
 
 def chosen_peers(case: str, able: Iterable[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the wanted peers that can do the case. By default, return the installed peers that are not in SLOW."""
+    """Return the wanted peers that can do the case. By default, these are the installed peers that are not in SLOW."""
     if wanted is None:
         return tuple(peer for peer in able if peer not in SLOW and is_installed(peer))
     chosen = tuple(peer for peer in wanted if peer in able)

@@ -31,8 +31,8 @@ class Work:
         n: Number of examples.
         batch_size: Examples of a mini-batch; None for the full batch.
         eta: Learning rate.
-        networks: Number of networks that are trained at once.
-        growing: The name of the size that grows from case to case, for the axis of a picture; None if none grows.
+        networks: Number of networks that are trained in a unit.
+        growing: The name of the size that grows from case to case, for the title of a plot; None if none grows.
         size: The value of the growing size in this case.
         epochs: Epochs of a process that is timed from start to end; None for a unit inside a process.
         l2: λ of L2 regularization, for the cross-entropy; None for the quadratic cost without L2 regularization.
@@ -76,8 +76,8 @@ class Work:
     def flop(self) -> float:
         """Floating-point operations of a unit, if no multiplication by 0 is skipped: 2 per weight, example and product.
 
-        The products are the forward pass, ∇w and, after layer 1, the backward pass. A program that skips pixels of
-        value 0 does fewer operations, so its rate may exceed the measured peak.
+        The products are the forward pass, ∇w and, except for the first layer of weights, the backward pass. A program
+        that skips pixels of value 0 does fewer operations, so its rate may exceed the measured peak.
         """
         weights = [a * b for a, b in itertools.pairwise(self.sizes)]
         return 2.0 * (self.epochs or 1) * self.networks * self.n * (2 * sum(weights) + sum(weights[1:]))
@@ -145,7 +145,7 @@ def _random_order(n: int) -> "Callable[[int], Array]":
 
 
 def shared(work: Work, data_dir: Path | None) -> Shared:
-    """Return the first n images of the data set, weights from N(0, 1/fan-in), and biases from N(0, 1)."""
+    """Return the first n images and labels of the data set, weights from N(0, 1/fan-in), and biases from N(0, 1)."""
     import jaxgd
 
     part = jaxgd.load_dataset("digits" if work.cold else "mnist", data_dir).train
@@ -159,7 +159,10 @@ def shared(work: Work, data_dir: Path | None) -> Shared:
 
 
 def cost(weights: Weights, data: Shared) -> float:
-    """Return C over all examples, in float64 and in blocks that fit into memory."""
+    """Return the quadratic cost over all examples, in float64 and in blocks that fit into memory.
+
+    Peers that minimize the cross-entropy are compared by the quadratic cost too.
+    """
     total, answers = 0.0, np.eye(len(weights[-1][1]))
     for start in range(0, len(data.y), 5_000):
         a: NDArray[Any] = data.x[start : start + 5_000] / 255

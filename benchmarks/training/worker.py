@@ -3,7 +3,8 @@
 Each line of input is a command, and each line of output is the answer in JSON:
 
 - "unit" runs one unit of work and returns its time.
-- "turn" runs units for at least 0.1 s and returns the mean time of a unit.
+- "turn" runs units for at least 0.1 s and returns their mean time. One untimed unit comes first, unless a unit is a
+  whole process.
 - "cost" returns the cost and the accuracy of the current weights, and the peak memory of the peer.
 """
 

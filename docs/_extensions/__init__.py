@@ -1,1 +1,1 @@
-"""Sphinx extensions for the site: written pages, docstrings, signatures and links."""
+"""Sphinx extensions for the site: generated pages, docstrings, signatures and links."""

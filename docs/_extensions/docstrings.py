@@ -2,7 +2,7 @@
 
 import re
 
-# Code in single backticks, or a character that means something in reStructuredText.
+# Code in single backticks, or a character with a meaning in reStructuredText.
 MARK = re.compile(r"`([^`]+)`|([*|\\])|(?<=\w)(_)(?!\w)")
 # The text of these sections is not a list of names, but napoleon would read it as one.
 RETURNS = re.compile(r"(?m)^Returns:\n +((?:.*\n)(?:(?: .*)?\n)*)")
@@ -10,7 +10,7 @@ SOURCE = re.compile(r"(?m)^Source: (.*(?:\n.+)*)")
 
 
 def setup(app):
-    """Rewrite each docstring before napoleon reads its sections."""
+    """Rewrite each docstring before napoleon reads its sections, skip some members, and label lists of attributes."""
     app.connect("autodoc-process-docstring", rewrite, priority=100)
     app.connect("autodoc-skip-member", skip)
     from sphinx.domains.python import PyObject  # here, because the tests import this module without Sphinx

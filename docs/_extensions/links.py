@@ -8,7 +8,7 @@ from sphinx.transforms import SphinxTransform
 
 import jaxgd
 
-# Public names that are also ordinary words of code.
+# Public names that are also ordinary words of code. They are linked only after `jaxgd.`.
 COMMON = {"accuracy", "plot", "update"}
 
 
@@ -18,7 +18,7 @@ class PublicNames(SphinxTransform):
     default_priority = 400
 
     def apply(self, **kwargs):
-        """Replace the nodes of code that are public names."""
+        """Put each node of code that is a public name into a link, except in links and titles."""
         for node in list(self.document.findall(nodes.literal)):
             code = re.fullmatch(r"(?s)(jaxgd\.)?(\w+)(\(.*\))?", node.astext())
             if code is None or code[2] not in jaxgd.__all__ or (code[2] in COMMON and not code[1]):
@@ -32,14 +32,14 @@ class PublicNames(SphinxTransform):
 
 
 def mark_messages(app, doctree):
-    """Mark the blocks of text in docs/faq.md, so that their long lines wrap."""
+    """Mark the literal blocks of docs/faq.md, so that the long lines of messages wrap."""
     if app.env.docname == "faq":
         for block in doctree.findall(nodes.literal_block):
             block["classes"].append("message")
 
 
 def setup(app):
-    """Add the transform and the marks."""
+    """Add the links, and the marks of messages."""
     app.add_transform(PublicNames)
     app.connect("doctree-read", mark_messages)
     return {"parallel_read_safe": True}

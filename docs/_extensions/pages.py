@@ -1,7 +1,7 @@
 """Pages that the build writes from other files: the home page, the API reference, and the pages of the project.
 
-Git ignores these pages. docs/README.md decides the sidebar: each of its headings is a part, and each page in the
-table below the heading is an entry.
+Git ignores these pages. docs/README.md decides the sidebar: each of its headings "##" is a part, and each page in the
+table below the heading is an entry. The part "API" comes from REFERENCE.
 """
 
 import os
@@ -87,7 +87,7 @@ def moved(text, source, page, docs):
 
 
 def sidebar(text):
-    """Return the tables of contents for the parts of docs/README.md."""
+    """Return the tables of contents for the parts of docs/README.md and the API."""
     parts = {}
     for title, part in re.findall(r"(?ms)^## (.*?)$(.*?)(?=^## |\Z)", text):
         targets = re.findall(r"(?m)^\| \[[^]]*\]\(([^)#]+)\)", part)

@@ -8,7 +8,7 @@ from docutils import nodes
 
 
 def setup(app):
-    """Replace the signatures that autodoc makes from the values of the annotations."""
+    """Replace the signatures that autodoc makes from the values of the annotations, and drop overloads."""
     app.connect("autodoc-process-signature", from_source)
     app.connect("object-description-transform", shorten)
     from sphinx.pycode import ModuleAnalyzer  # here, because the tests import this module without Sphinx
