@@ -104,7 +104,7 @@ def test_two_rows_for_one_figure_are_refused(tmp_path):
 
 def test_new_rows_replace_rows_of_the_same_case_and_variant(tmp_path):
     path = tmp_path / "a.jsonl"
-    old = [row(), row(quantity="memory", unit="MB"), row(variant="numpy"), row(case="step"), row(precision="float64")]
+    old = [row(), row(quantity="memory", unit="MiB"), row(variant="numpy"), row(case="step"), row(precision="float64")]
     store.replace(path, old)
     store.replace(path, [row(value=3.0)])
     assert {(found.key, found.value) for found in store.read(path)} == {
@@ -264,7 +264,7 @@ def test_list_names_every_case_and_peer(monkeypatch, capsys):
 
 def fake_rows(options):
     yield sampled("fake", "jaxgd", "time", "s/epoch", [1.0] * options.repeats)
-    yield sampled("fake", "jaxgd", "memory", "MB", [40.0])
+    yield sampled("fake", "jaxgd", "memory", "MiB", [40.0])
 
 
 def test_run_stamps_prints_and_stores_the_rows(tmp_path, monkeypatch, capsys):
@@ -397,7 +397,7 @@ class FakeWorker:
 
     def ask(self, word):
         if word == "cost":
-            return {"cost": COSTS[self.peer], "accuracy": 0.95, "megabytes": 40.0}
+            return {"cost": COSTS[self.peer], "accuracy": 0.95, "mebibytes": 40.0}
         return {"seconds": 1.5 if word == "unit" else next(self.turns)}
 
     def end(self):
@@ -431,7 +431,7 @@ def test_rows_of_a_sweep(monkeypatch):
 
     def timed(name, program, data_dir):
         seconds = next(turns[program], 1.0)
-        return {"seconds": seconds, "processor": 2 * seconds, "megabytes": 40.0, "cost": costs[program]}
+        return {"seconds": seconds, "processor": 2 * seconds, "mebibytes": 40.0, "cost": costs[program]}
 
     monkeypatch.setattr(sweep, "timed", timed)
     case, options = chosen(["sweep-digits"])[0], Options(peers=("jaxgd", "jaxgd-each"), repeats=3)
@@ -534,9 +534,9 @@ def timed(case, variant, milliseconds, unit="s/epoch", **details):
 
 def test_table_has_a_line_for_each_variant():
     rows = [timed("epoch-30", "jaxgd", 30), timed("epoch-30", "numpy", 250)]
-    rows.append(sampled("epoch-30", "numpy", "memory", "MB", [40.0]))
+    rows.append(sampled("epoch-30", "numpy", "memory", "MiB", [40.0]))
     lines = table(rows).splitlines()
-    assert lines[1].split() == ["float32", "time", "[s/epoch]", "memory", "[MB]"]
+    assert lines[1].split() == ["float32", "time", "[s/epoch]", "memory", "[MiB]"]
     assert lines[3].split()[:6] == ["numpy", "0.25", "(0.23", "to", "0.27)", "40"]
     assert "8.33 × jaxgd" in lines[3]
     assert "25% of the peak" in lines[3]
@@ -556,7 +556,7 @@ def test_plot_writes_pictures_of_speed_and_growth(tmp_path):
     grown = [timed(f"batch-{m}", p, m, growing="batch size", size=m) for m in (1, 10) for p in ("jaxgd", "numpy")]
     assert [path.name for path in draw(rows + grown, tmp_path)] == ["speed.png", "growth.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
-    assert draw([row(quantity="memory", unit="MB")], tmp_path) == []
+    assert draw([row(quantity="memory", unit="MiB")], tmp_path) == []
 
 
 def test_every_quantity_says_how_it_is_compared():

@@ -191,7 +191,7 @@ def measure(networks: Networks, options: Options) -> Iterator[Row]:
         row = functools.partial(sampled, networks.name, program, precision=DEFAULT_PRECISION)
         yield row("time", "s", times[program], details=details)
         yield row("processor time", "s", [figures["processor"] for figures in own])
-        yield row("memory", "MB", [figures["megabytes"] for figures in own])
+        yield row("memory", "MiB", [figures["mebibytes"] for figures in own])
 
 
 def main(name: str, program: str, data_dir: str = "") -> None:
@@ -206,7 +206,7 @@ def main(name: str, program: str, data_dir: str = "") -> None:
     figures = {
         "seconds": scale * (time.perf_counter() - wall),
         "processor": scale * (time.process_time() - processor),
-        "megabytes": peak_memory(),
+        "mebibytes": peak_memory(),
         "cost": statistics.mean(costs),
     }
     print(json.dumps(figures))

@@ -86,7 +86,7 @@ def measure(work: Work, options: Options) -> Iterator[Row]:
             for peer, worker in workers.items():
                 time.sleep(PAUSE)
                 times[peer].append(worker.ask("turn")["seconds"])
-        memory = {peer: worker.ask("cost")["megabytes"] for peer, worker in workers.items()}
+        memory = {peer: worker.ask("cost")["mebibytes"] for peer, worker in workers.items()}
     finally:
         for worker in workers.values():
             worker.end()
@@ -104,7 +104,7 @@ def measure(work: Work, options: Options) -> Iterator[Row]:
         row = functools.partial(sampled, work.name, peer, precision=DEFAULT_PRECISION)
         yield row("time", f"s/{work.unit}", times[peer], details=details)
         yield row("compile time", "s", [max(first[peer] - median, 0)])
-        yield row("memory", "MB", [round(memory[peer], 1)])
+        yield row("memory", "MiB", [round(memory[peer], 1)])
 
 
 def chosen_peers(case: str, able: Iterable[str], wanted: Sequence[str] | None) -> tuple[str, ...]:

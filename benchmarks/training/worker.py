@@ -21,6 +21,8 @@ from benchmarks.training.work import WORKS, accuracy, cost, shared
 # The shortest turn, in seconds. A shorter one would mostly time the host after a pause, when the caches are cold and
 # the clock rate is low.
 TURN = 0.1
+# macOS counts `ru_maxrss` in bytes, Linux in KiB.
+_MAXRSS_PER_MIB = 2**20 if sys.platform == "darwin" else 2**10
 
 
 def peak_memory(*, reset: bool = False) -> float:
@@ -31,8 +33,7 @@ def peak_memory(*, reset: bool = False) -> float:
     with contextlib.suppress(OSError):
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MAXRSS_PER_MIB
 
 
 def main(name: str, peer: str, data_dir: str = "") -> None:
@@ -60,8 +61,8 @@ def main(name: str, peer: str, data_dir: str = "") -> None:
             # Evaluating the cost takes memory too, which must not count as the peer's.
             most = max(most, peak_memory() - before)
             if work.cold:
-                most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-            answer = {"megabytes": most, "cost": cost(weights, data), "accuracy": accuracy(weights, data)}
+                most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / _MAXRSS_PER_MIB
+            answer = {"mebibytes": most, "cost": cost(weights, data), "accuracy": accuracy(weights, data)}
             peak_memory(reset=True)
         print(json.dumps(answer), flush=True)
 

@@ -12,7 +12,7 @@ MAIN = "import sys; from jaxgd.cli import main; sys.exit(main())"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", ["10", "full"])
-def test_training_on_mnist_needs_less_than_1200_megabytes(genuine_mnist, tmp_path, batch_size):
+def test_training_on_mnist_needs_less_than_1200_mebibytes(genuine_mnist, tmp_path, batch_size):
     # `resource` reports the maximum over all child processes, so an extra process has the training as its only child.
     measured = (
         "import resource, subprocess, sys\n"
