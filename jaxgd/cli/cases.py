@@ -237,16 +237,30 @@ def _missing_parameters(function: Callable[..., object]) -> list[str]:
 
 def _needs(function: Callable[..., object]) -> str:
     """Return the reason why the function is skipped, or an empty string."""
-    for mark in getattr(function, "pytestmark", ()):
-        # A condition that is a string is ignored, because only pytest can evaluate it.
-        if mark.name == "skip" or (mark.name == "skipif" and mark.args and mark.args[0] is True):
-            return f"has the mark {mark.name}: {mark.kwargs.get('reason') or 'without a reason'}"
+    if mark := next(filter(_skips, _marks(function)), None):
+        reasons = mark.kwargs.get("reason"), *(mark.args if mark.name == "skip" else ())
+        return f"has the mark {mark.name}: {next(filter(None, reasons), 'without a reason')}"
     missing = _missing_parameters(function)
     if missing[:1] == ["self"]:
         return "is a method, which only pytest can run"
     return f"needs {', '.join(missing)}, but jaxgd check supplies only {_FIXTURE}" if missing else ""
 
 
+def _marks(function: Callable[..., object]) -> list[Any]:
+    """Return the pytest marks of the function and of its file."""
+    found = (getattr(x, "pytestmark", []) for x in (function, sys.modules.get(function.__module__)))
+    marks = [mark for one in found for mark in (one if isinstance(one, list) else [one])]
+    # The mark of a file is wrapped in a decorator.
+    return [getattr(mark, "mark", mark) for mark in marks]
+
+
+def _skips(mark: Any) -> bool:
+    # A condition that is a string is ignored, because only pytest can evaluate it.
+    conditions = [x for x in (*mark.args, mark.kwargs.get("condition")) if not isinstance(x, str)]
+    return mark.name == "skip" or (mark.name == "skipif" and any(conditions))
+
+
 def _require_runnable(name: str, function: Callable[..., object]) -> None:
     if needs := _needs(function):
-        raise RangeError(f"{name} {needs}. Run a test that needs pytest fixtures with pytest.")
+        advice = "Remove the mark." if needs.startswith("has the mark") else "Run it with pytest."
+        raise RangeError(f"{name} {needs}. {advice}")

@@ -229,8 +229,12 @@ MARKED = """
     def test_marked(check_gradients):
         check_gradients(jnp.sin, 1.0, gradient=jnp.sin)
 
-    @pytest.mark.skipif(True, reason="no GPU")
+    @pytest.mark.skipif(False, condition=1, reason="no GPU")
     def test_conditional(check_gradients):
+        check_gradients(jnp.sin, 1.0, gradient=jnp.sin)
+
+    @pytest.mark.skip("not yet")
+    def check_later(check_gradients):
         check_gradients(jnp.sin, 1.0, gradient=jnp.sin)
 
     @pytest.mark.skipif(False, reason="no GPU")
@@ -240,6 +244,7 @@ MARKED = """
 MARKS = [
     "test_marked: has the mark skip: too slow",
     "test_conditional: has the mark skipif: no GPU",
+    "check_later: has the mark skip: not yet",
     "TestModel.test_method: is a method, which only pytest can run",
 ]
 
@@ -256,7 +261,14 @@ COUNTS = {
     ),
     "skips": (RIGHT + SKIPPING, [], 0, "4 cases: 1 right, 3 skipped", SKIPS),
     "skips, strict": (RIGHT + SKIPPING, ["--strict"], 3, "4 cases: 1 right, 3 skipped", SKIPS),
-    "a method and marks": (RIGHT + MARKED, ["--strict"], 3, "4 cases: 1 right, 3 skipped", MARKS),
+    "a method and marks": (RIGHT + MARKED, ["--strict"], 3, "5 cases: 1 right, 4 skipped", MARKS),
+    "a mark of the file": (
+        RIGHT + "\n    import pytest\n    pytestmark = pytest.mark.skipif(True, reason='no GPU')\n",
+        [],
+        0,
+        "1 case: 0 ran, 1 skipped",
+        ["check_sin: has the mark skipif: no GPU"],
+    ),
     "only other parameters": (PARAMETERS, [], 0, "2 cases: 0 ran, 2 skipped", [NEEDS_SHAPE, NEEDS_POINT]),
     "only other parameters, strict": (
         PARAMETERS,
