@@ -112,7 +112,7 @@ def waves(x: Array, w: Array) -> Array:
 
 
 def noisy_sum(x: Array) -> Array:
-    """Return a sum in float32 of terms of 1e3 that nearly cancel, so that rounding changes the sum by about 1e-4."""
+    """Return Σ (sin x + 1000) − 3000 in float32, for three elements. Rounding changes it by about 1e-4."""
     total: Array = jnp.sum(jnp.sin(x) + jnp.float32(1e3)) - jnp.float32(1e3 * 3)
     return total
 

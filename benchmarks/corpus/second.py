@@ -84,7 +84,7 @@ SECOND = (
     Case("second order: Lennard-Jones", lambda x: lennard_jones(x, True), ATOMS, **ORDER_2),
     wrong("second order: Lennard-Jones, roots of 0", lambda x: lennard_jones(x, False), ATOMS, **ORDER_2),
     Case("second order: root by Newton's method", by_newton, fixed(2.0, 0.7), **ORDER_2),
-    # The rule differentiates bisection, which is a staircase: half of the second derivative is lost.
+    # Autodiff of the rule differentiates bisection, whose slope is 0. The terms by way of the root are lost.
     wrong("second order: root by bisection", with_vjp(bisection, implicit), fixed(2.0, 0.7), **ORDER_2),
     Case("second derivative of a sine wrong, first order", sine_with(jnp.sin), fixed(A)),
     wrong("second order: second derivative of a sine, sign", sine_with(jnp.sin), fixed(A), **ORDER_2),
@@ -100,8 +100,8 @@ SECOND = (
     wrong("second order: exprel at 0", with_jvp(exprel, exprel_tangent), fixed(0.0), **ORDER_2),
     Case("second order: softplus at 37", nn.softplus, lambda rng, dtype: fixed(37.42994775023705)(rng, np.float64),
          (CANNOT_TELL,), settings=X64, **ORDER_2),
-    # In one of the modes, a compiler may round tanh′ to 1e-16 in place of 0. This mode is then off by 1e-8 at the scale
-    # 1e4, and by 1 at the scale 1e8.
+    # In one of the modes, a compiler may round tanh′ to 1e-16 in place of 0. This mode then has a relative error of
+    # about 1e-8 at the scale 1e4, and of about 1 at the scale 1e8.
     Case("second order: tanh at 1e4", saturated(1e4), lambda rng, dtype: fixed(1.0)(rng, np.float64), NOT_WRONG,
          settings=X64, **ORDER_2),
     Case("second order: tanh at 1e8", saturated(1e8), lambda rng, dtype: fixed(1.0)(rng, np.float64),
