@@ -128,7 +128,7 @@ def reversible_backward(f: Array, g: Array, x: Array, ct: Array) -> tuple[Array,
 
 
 def top_eigenvalue(a: Array) -> Array:
-    """Return the largest eigenvalue of a symmetric matrix by 200 steps of the power method."""
+    """Return the largest eigenvalue of a symmetric positive definite matrix by 200 steps of the power method."""
     x = fori_loop(0, 200, lambda _, x: a @ x / jnp.linalg.norm(a @ x), jnp.ones(len(a), a.dtype))
     return x @ a @ x / (x @ x)
 

@@ -102,7 +102,7 @@ def rsqrt_by_bits(x: Array) -> Array:
 
 
 def waves(x: Array, w: Array) -> Array:
-    """Return the state after 40 steps of sines and cosines under checkpoint, with float32 constants."""
+    """Return the state after 40 steps of sines and cosines under checkpoint, with a float32 constant."""
 
     @jax.checkpoint
     def step(h: Array, w: Array) -> tuple[Array, None]:

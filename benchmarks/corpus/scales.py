@@ -35,7 +35,7 @@ def rippled(size: float) -> Callable[..., Array]:
 
 
 def constant_in(dtype: DTypeLike, constant: float) -> Callable[..., Array]:
-    """Return a constant plus Σ x, rounded to a dtype, with a rule that forgets x."""
+    """Return a constant plus Σ x, computed in a dtype, with a rule that forgets x."""
     return with_vjp(
         lambda x: (jnp.sum(x.astype(dtype)) + jnp.asarray(constant, dtype)).astype(x.dtype), lambda x, g: (0 * x,)
     )

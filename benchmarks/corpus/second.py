@@ -77,8 +77,9 @@ SECOND = (
     Case("second order: sine", jnp.sin, fixed(X), **ORDER_2),
     Case("second order: holomorphic", lambda z: jnp.exp(z) / (1 + z**2),
          fixed([1 + 0.5j, -0.3 + 2j, 0.7 - 1j]), **ORDER_2),
-    # JAX's derivative of sinc at 1e-4 is a difference of nearly equal numbers. In float32, the second derivative is off
-    # by 24%. With some settings of XLA, rounding also differs between eager and jit, and the report names this cause.
+    # JAX's derivative of sinc at 1e-4 is a difference of nearly equal numbers. In float32, the second derivative has no
+    # right digit at this element, and the report gives an error of 24% for the whole leaf. With some settings of XLA,
+    # rounding also differs between eager and jit, and the report names this cause.
     Case("second order: sinc, at 0 too", jnp.sinc, fixed([0.0, 1e-4, 0.3]), NOT_WRONG, **ORDER_2),
     Case("second order: norm by convention", norm_by_convention, fixed([1.0, -2.0, 0.5]), **ORDER_2),
     Case("second order: Lennard-Jones", lambda x: lennard_jones(x, True), ATOMS, **ORDER_2),

@@ -56,8 +56,8 @@ class Model(NamedTuple):
 
     def __str__(self) -> str:
         kept = "all bits" if self.extra is None else f"{self.extra} extra bits"
-        aligned = "" if self.extra is None else f", addends cut {self.aligning}"
-        return f"rounds {self.rounding}, keeps {kept}{aligned}, adds {self.group} products at once"
+        aligned = "" if self.extra is None else f", rounds addends {self.aligning}"
+        return f"rounds sums {self.rounding}, keeps {kept}{aligned}, adds {self.group} products at once"
 
     def add(self, test: Sum) -> float:
         """Return the sum as this adder computes it."""
