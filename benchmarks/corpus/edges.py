@@ -41,7 +41,7 @@ def distances(length: Callable[[Array], Array]) -> Callable[..., Array]:
 
 
 def through_eigenvectors(eigh: Callable[[Array], tuple[Array, Array]]) -> Callable[..., Array]:
-    """Return f(a): a weighted sum of the elements of exp a, by eigenvectors. It is smooth even at equal eigenvalues."""
+    """Return a function: a weighted sum of exp a, by eigenvectors. It is smooth even where eigenvalues are equal."""
 
     def f(a: Array) -> Array:
         w, v = eigh(a)
@@ -51,7 +51,7 @@ def through_eigenvectors(eigh: Callable[[Array], tuple[Array, Array]]) -> Callab
 
 
 def masked_tangent(a: Array, da: Array) -> tuple[Array, Array]:
-    """Return tangents of eigenvalues and eigenvectors. Pairs of eigenvalues closer than 1e-8 add 0 to the latter."""
+    """Return tangents of eigenvalues and eigenvectors, without the eigenvectors' terms for gaps below 1e-8."""
     w, v = eigh(a)
     gap = w[None, :] - w[:, None]
     near = jnp.abs(gap) < 1e-8

@@ -85,7 +85,8 @@ SECOND = (
     Case("second order: Lennard-Jones", lambda x: lennard_jones(x, True), ATOMS, **ORDER_2),
     wrong("second order: Lennard-Jones, roots of 0", lambda x: lennard_jones(x, False), ATOMS, **ORDER_2),
     Case("second order: root by Newton's method", by_newton, fixed(2.0, 0.7), **ORDER_2),
-    # Autodiff of the rule differentiates bisection, whose slope is 0. The terms by way of the root are lost.
+    # At second order, autodiff differentiates the bisection inside the rule. Its slope is 0, so the terms of the second
+    # derivative that depend on the slope of the root are lost.
     wrong("second order: root by bisection", with_vjp(bisection, implicit), fixed(2.0, 0.7), **ORDER_2),
     Case("second derivative of a sine wrong, first order", sine_with(jnp.sin), fixed(A)),
     wrong("second order: second derivative of a sine, sign", sine_with(jnp.sin), fixed(A), **ORDER_2),
