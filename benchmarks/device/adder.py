@@ -134,7 +134,7 @@ def consistent(results: Sequence[float]) -> list[Model]:
 
 
 def described(right: Sequence[Model], results: Sequence[float]) -> str:
-    """Describe up to three right models, and count the rest. If none is right, describe the one with fewest errors."""
+    """Describe up to three right models and count the rest, or describe the model with the fewest wrong sums."""
     if not right:
         differing = {m: sum(m.add(t) != r for t, r in zip(tests(), results, strict=True)) for m in models()}
         best = min(differing, key=lambda m: differing[m])
