@@ -36,12 +36,12 @@ norm_by_convention = with_jvp(safe_norm, safe_norm_tangent)
 
 
 def distances(length: Callable[[Array], Array]) -> Callable[..., Array]:
-    """Return a function: the sum of the distances of all pairs of atoms, also of each atom from itself."""
+    """Return a function of atoms: the sum of the distances of all ordered pairs, also of each atom from itself."""
     return lambda x: jnp.sum(vmap(vmap(length))(x[:, None] - x[None, :]))
 
 
 def through_eigenvectors(eigh: Callable[[Array], tuple[Array, Array]]) -> Callable[..., Array]:
-    """Return a linear function of exp a, by the eigenvectors of a. f is smooth even where eigenvalues are equal."""
+    """Return a function: a weighted sum of exp a, by eigenvectors. It is smooth even where eigenvalues are equal."""
 
     def f(a: Array) -> Array:
         w, v = eigh(a)
@@ -51,7 +51,7 @@ def through_eigenvectors(eigh: Callable[[Array], tuple[Array, Array]]) -> Callab
 
 
 def masked_tangent(a: Array, da: Array) -> tuple[Array, Array]:
-    """Return the tangents of eigenvalues and eigenvectors. For a pair of equal eigenvalues, the term is 0."""
+    """Return tangents of eigenvalues and eigenvectors, without the eigenvectors' terms for gaps below 1e-8."""
     w, v = eigh(a)
     gap = w[None, :] - w[:, None]
     near = jnp.abs(gap) < 1e-8
@@ -151,7 +151,7 @@ EDGES = (
     Case("arctan2 at 0", jnp.arctan2, fixed(0.0, 0.0), (CANNOT_TELL,)),
     undecided("log of −1", jnp.log, fixed([-1.0, 2.0]), "not finite here"),
     undecided("1/0", lambda x: 1 / x, fixed([0.0, 2.0]), "not finite here"),
-    # Infinite and NaN gradients, at points where f jumps and where f is smooth.
+    # Infinite and NaN gradients, at points where f jumps and where f is smooth. Similar cases with finite gradients.
     undecided("NaN at a jump", with_vjp(jnp.floor, not_a_number), fixed([2.0]), "jump"),
     undecided("infinite at a jump", with_vjp(jnp.floor, infinite), fixed([2.0]), "jump"),
     undecided("xy/r² at 0, jumps across the axes only", saddle, fixed([0.0, 0.0]), "jump"),
@@ -164,7 +164,7 @@ EDGES = (
     wrong("NaN where f is smooth", with_vjp(jnp.sin, not_a_number), fixed(V)),
     wrong("infinite where f is smooth", with_vjp(jnp.sin, infinite), fixed(V)),
     wrong("NaN from the branch not taken", lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0)), fixed(V)),
-    wrong("NaN from the branch not taken, alone", lambda x: jnp.where(x > 0, jnp.sqrt(x), 0), fixed(-1.0)),
+    wrong("NaN from the branch not taken, one number", lambda x: jnp.where(x > 0, jnp.sqrt(x), 0), fixed(-1.0)),
     Case("root of a safe branch", lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)), fixed(V)),
     Case("root of relu, not active", lambda x: jnp.sqrt(nn.relu(x)), fixed(-10.0), NOT_RIGHT),
     Case("logsumexp over a mask, the other element 100 larger", lambda x: special.logsumexp(
@@ -180,12 +180,12 @@ EDGES = (
     Case("exp of a matrix by eigenvectors", through_eigenvectors(eigh),
          fixed([[1.0, 0.2, 0.1], [0.2, 1.5, 0.3], [0.1, 0.3, 2.0]])),
     Case("masked eigenvalues, squared", lambda a: jnp.sum(masked_eigh(a)[0] ** 2), TWICE),
-    Case("eigenvectors of 2^24 + 2i", lambda m: jnp.sum(jnp.linalg.eigh(m)[1] ** 2 * jnp.arange(
+    Case("eigenvectors of diag(2^24, 2^24 + 2, 2^24 + 4)", lambda m: jnp.sum(jnp.linalg.eigh(m)[1] ** 2 * jnp.arange(
         9, dtype=m.dtype).reshape(3, 3)), fixed(np.diag(2.0**24 + np.array([0.0, 2.0, 4.0]))), NOT_RIGHT),
-    # Functions that read one triangle of a symmetric matrix.
+    # Functions that read one triangle of a symmetric matrix. `jnp.linalg.cholesky` first makes it symmetric.
     wrong("Cholesky's upper factor, unsymmetrized", lambda a: jnp.sum(linalg.cholesky(a, lower=False)), PAIR),
     wrong("Cholesky's lower factor, unsymmetrized", lambda a: jnp.sum(linalg.cholesky(a, lower=True)), PAIR),
-    Case("Cholesky's factor by NumPy's function", lambda a: jnp.sum(jnp.linalg.cholesky(a)), PAIR),
+    Case("Cholesky's factor by jnp.linalg.cholesky", lambda a: jnp.sum(jnp.linalg.cholesky(a)), PAIR),
     Case("solve for a positive matrix", lambda a: linalg.solve(a, jnp.array([1, 2], a.dtype), assume_a="pos"), PAIR,
          (RIGHT, IS_WRONG)),
     # Repeated indices, and indices outside the array.
@@ -198,7 +198,7 @@ EDGES = (
     Case("assignments at repeated places", lambda x, u: jnp.sum(jnp.sin(x.at[REPEATED].set(u))),
          fixed(np.arange(5.0), [0.5, 1.0, 2.0]), NOT_WRONG),
     undecided("max of three, a tie", jnp.max, fixed([1.0, 3.0, 3.0])),
-    # Saturation and cancellation.
+    # Saturation, cancellation and special functions.
     undecided("log softmax at −60", lambda z: -nn.log_softmax(z)[0], fixed([60.0, 0.0, 0.0]), "noise above the signal"),
     undecided("a sum equal to 1", lambda x: jnp.sum(nn.softmax(x)), fixed(V), "noise above the signal"),
     # The slope of abs at 0 depends on the version of JAX. With 0, the derivative is right by chance; with 1, it is not.

@@ -1,4 +1,4 @@
-"""Elementwise functions of jax.nn, jax.numpy, jax.lax and jax.scipy.special, with points where they are smooth.
+"""Functions of jax.nn, jax.numpy, jax.lax and jax.scipy.special, most of them elementwise, at smooth points.
 
 A row holds the name, the function, the draw and scales. The function is checked at the drawn point, and at the point
 times each scale. At these scales the function is smooth, and its values and slopes are finite. A few functions are
@@ -180,13 +180,13 @@ SPECIAL: tuple[Row, ...] = (
     ("zeta", special.zeta, together(uniform(1.5, 4.0), _positive), ()),
 )
 
-# Functions of jax.nn that are not elementwise.
+# Normalizations and log-sum-exps of jax.nn, which are not elementwise.
 NORMALIZED: tuple[Row, ...] = (
     ("nn.log_softmax", nn.log_softmax, normal((2, 4)), TINY),
     ("nn.logmeanexp", nn.logmeanexp, normal((5,)), TINY),
     ("nn.logsumexp", lambda x: nn.logsumexp(x, axis=-1), normal((2, 4)), TINY),
     ("nn.logsumexp with b", lambda x, b: nn.logsumexp(x, b=b), together(normal(), uniform(0.5, 2.0)), ()),
-    ("nn.logsumexp, far apart", nn.logsumexp, fixed([-40.0, 0.5, 3.0, 35.0, 36.0]), ()),
+    ("nn.logsumexp, elements far apart", nn.logsumexp, fixed([-40.0, 0.5, 3.0, 35.0, 36.0]), ()),
     ("nn.softmax", nn.softmax, normal((2, 4)), TINY),
     ("nn.softmax, masked", lambda x: nn.softmax(x, where=jnp.arange(x.shape[-1])[None] < 3), normal((2, 4)), ()),
     ("nn.standardize", nn.standardize, normal((2, 4)), HUGE),

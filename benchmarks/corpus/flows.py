@@ -41,7 +41,7 @@ def newton_root(a: Array) -> Array:
 
 
 def chosen_branch(x: Array) -> Array:
-    """Return the result of branches that are chosen at run time."""
+    """Return the sum of a branch of `lax.cond` and a branch of `lax.switch`."""
     first: Array = lax.cond(x[0] > 0, jnp.sin, lambda x: x**2, x)
     second: Array = lax.switch(1, [jnp.cos, jnp.tanh], x)
     return first + second
@@ -90,7 +90,7 @@ sine_times.defvjp(lambda x, y: (y * jnp.sin(x), (x, y)), lambda xy, g: (g * xy[1
 
 
 class Pair(NamedTuple):
-    """A pytree that a user defines."""
+    """A named tuple, which JAX flattens as a pytree."""
 
     left: Array
     right: Array
@@ -114,7 +114,7 @@ def with_whole_numbers(tree: dict[str, Array]) -> Array:
 
 
 def with_argmax(x: Array) -> dict[str, Array]:
-    """Return a float and a whole number."""
+    """Return the index of the largest element, a whole number, and the square of this element."""
     return {"place": jnp.argmax(x), "value": jnp.max(x) ** 2}
 
 

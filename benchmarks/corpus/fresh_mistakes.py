@@ -141,7 +141,7 @@ framed = with_vjp(
 
 
 def feedback_once(b: Array, a: Array, x: Array, g: Array) -> tuple[Array, ...]:
-    """Return cotangents without the recursion in the gradient of the feedback."""
+    """Return cotangents. Those of the feedback coefficients `a` lack the recursion."""
     y = science.biquad(b, a, x)
     late = jnp.stack([jnp.pad(y, (k, 0))[: y.size] for k in (1, 2)])
     found = pulled(science.biquad, (b, a, x), g)
@@ -149,7 +149,7 @@ def feedback_once(b: Array, a: Array, x: Array, g: Array) -> tuple[Array, ...]:
 
 
 def kalman_fixed(log_q: Array, log_r: Array, y: Array) -> Array:
-    """Return a local-level model's loss, with the gain held fixed in the derivative."""
+    """Return a local-level model's loss. Its derivative holds the gain fixed in the update of the mean."""
     q, r = jnp.exp(log_q), jnp.exp(log_r)
 
     def step(s: Pair, y: Array) -> tuple[Pair, Array]:
@@ -232,7 +232,7 @@ def ode_late(a: Array, x: Array, g: Array) -> Pair:
 
 
 def eigenvector_by_largest(a: Array, g: Array) -> tuple[Array]:
-    """Return the eigenvalue's gradient by an eigenvector whose largest element is 1."""
+    """Return the eigenvalue's gradient by an eigenvector whose largest absolute value is 1."""
     x = eigh(a)[1][:, -1]
     return (g * jnp.outer(x, x) / jnp.max(jnp.abs(x)) ** 2,)
 
@@ -252,7 +252,7 @@ def half_while(x: Array) -> Array:
 
 
 def narrow_product(x: Array, w: Array, g: Array) -> Pair:
-    """Return the cotangents of a product, computed and added up in bfloat16."""
+    """Return the cotangents of a product, with the factors and the results rounded to bfloat16."""
     x16, w16, g16 = (a.astype(jnp.bfloat16) for a in (x, w, g))
     return (g16 @ w16.T).astype(x.dtype), (x16.T @ g16).astype(w.dtype)
 

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from .typed import associative_scan, segment_sum
 
-# Losses. Most take data as their last arguments.
+# Losses. Labels and targets follow the predictions.
 
 
 def focal(z: Array, y: Array, gamma: float = 2.0) -> Array:

@@ -58,14 +58,14 @@ ROWS: tuple[Row, ...] = (
     ("Barlow twins", models.barlow_twins, normal((12, 4), (12, 4))),
     ("mean discrepancy", models.discrepancy, normal((7, 2), (6, 2), ())),
     ("preference loss", models.preference, together(normal((15,), (15,)), uniform(0.05, 0.5, ()))),
-    ("clipped ratio, away from the clip", lambda p, old, a: -jnp.mean(jnp.minimum(
+    ("clipped ratio, away from the bounds", lambda p, old, a: -jnp.mean(jnp.minimum(
         jnp.exp(p - old) * a, jnp.clip(jnp.exp(p - old), 0.8, 1.2) * a)),
      fixed([-1.0, -0.5, -2.0, -1.4], [-1.05, -1.0, -1.4, -1.35], [1.0, -0.5, 2.0, -1.0])),
-    ("Student's loss by all", lambda r, nu: -jnp.sum(stats.t.logpdf(r, nu)),
+    ("Student's loss, by residuals and ν", lambda r, nu: -jnp.sum(stats.t.logpdf(r, nu)),
      together(normal((10,)), uniform(2, 9, ()))),
     # Layers.
     ("rotary attention", models.rotary_attention, normal((6, 8), (6, 8), (6, 5))),
-    ("attention with a slope", models.biased_attention,
+    ("attention with a penalty for distance", models.biased_attention,
      together(normal((5, 4), (7, 4), (7, 3)), uniform(0.1, 0.5, ()))),
     ("grouped attention", models.grouped_attention, normal((4, 5, 3), (2, 6, 3), (2, 6, 3))),
     ("linear attention", models.linear_attention, normal((8, 3), (8, 3), (8, 4))),
@@ -88,13 +88,13 @@ ROWS: tuple[Row, ...] = (
     ("gravity", science.gravity, together(normal((5, 3)), uniform(0.5, 2.0, (5,)))),
     ("leapfrog", science.leapfrog, together(normal((3,), (3,)), uniform(0.5, 2.0, ()))),
     ("heat", science.heat, together(normal((12,)), uniform(0.1, 0.4, (12,)))),
-    ("Black and Scholes' price", science.black_scholes, fixed(105.0, 100.0, 0.5, 0.03, 0.25)),
+    ("Black–Scholes price", science.black_scholes, fixed(105.0, 100.0, 0.5, 0.03, 0.25)),
     ("Kepler's equation", science.kepler, uniform(0.3, 0.8, (4,), (4,))),
     ("quantum circuit", science.circuit, normal((3, 2, 2))),
     ("wave in a potential", science.split_step, together(complex_normal((16,)), normal((16,)))),
     ("Lorenz' attractor", science.lorenz, together(normal((3,), scale=5.0), fixed(28.0))),
-    ("predators with checkpoints", rules.predators, uniform(0.5, 1.5, (2,), (4,))),
-    ("radiation with constants of 1e-8", lambda t, area: 5.67e-8 * jnp.sum(area * t**4), together(
+    ("predators and prey, with checkpoints", rules.predators, uniform(0.5, 1.5, (2,), (4,))),
+    ("radiation with a constant of 5.67e-8", lambda t, area: 5.67e-8 * jnp.sum(area * t**4), together(
         uniform(250, 400, (6,)), uniform(1, 3, (6,)))),
     ("Morse's potential, forces", jax.grad(lambda r: jnp.sum(4.7 * (1 - jnp.exp(-1.9 * (r - 0.74))) ** 2)),
      uniform(0.5, 2.0, (5,))),
@@ -112,7 +112,7 @@ ROWS: tuple[Row, ...] = (
     ("correlation in two dimensions", lambda a, b: signal.correlate2d(a, b, "same"), normal((6, 6), (3, 3))),
     # Linear algebra.
     ("low-rank likelihood", science.low_rank_likelihood, normal((8, 2), (8,), (8,))),
-    ("root of a matrix", science.matrix_root, definite(4)),
+    ("square root of a matrix", science.matrix_root, definite(4)),
     ("Cayley's rotation", science.cayley, normal((4, 4))),
     ("Rayleigh's quotient", science.rayleigh, together(normal((4,)), definite(4), definite(4))),
     ("page rank", science.page_rank, together(normal((6, 6)), fixed(0.85))),
@@ -120,7 +120,7 @@ ROWS: tuple[Row, ...] = (
     ("forward substitution", science.substitution, together(above_diagonal(1.0, 3.0, 6), normal((6,)))),
     ("Lyapunov's equation", science.lyapunov, together(definite(3), normal((3, 3)))),
     ("conjugate gradients", rules.conjugate_gradients, together(definite(5), normal((5,)))),
-    ("Gram and Schmidt's process", rules.orthonormal, matrix(4)),
+    ("Gram–Schmidt process", rules.orthonormal, matrix(4)),
     ("bilinear form with a Hankel matrix", lambda c, x: x @ linalg.hankel(c) @ x, normal((6,), (6,))),
     # Probability, special functions and geometry.
     ("beta density", science.beta_density, together(uniform(0.7, 4.0, (5,), (5,)), uniform(0.1, 0.9, (5,)))),
@@ -155,7 +155,7 @@ ROWS: tuple[Row, ...] = (
     ("sparse product by rule", with_vjp(rules.sparse_product, rules.sparse_backward), normal((7,), (4,))),
     ("circular convolution by rule", with_vjp(rules.circular, rules.circular_backward), normal((11,), (11,))),
     ("robust loss by rule", lambda x: rules.robust(x, 1.5), normal((8,), scale=3.0)),
-    ("solver for the transpose", rules.solved, together(matrix(4), normal((4,)))),
+    ("linear solve, with a solver for the transpose", rules.solved, together(matrix(4), normal((4,)))),
     ("leaves of three dtypes", rules.mixed_loss, draw_mixed),
     ("softmax of bfloat16", nn.softmax, in_dtype("bfloat16", normal((6,)))),
     ("norm of float16", lambda x: models.rms_norm(x, 1), in_dtype("float16", normal((8,)))),

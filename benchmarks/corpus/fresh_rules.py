@@ -104,7 +104,7 @@ def linear_ode(a: Array, x: Array) -> Array:
 
 
 def linear_ode_backward(a: Array, x: Array, g: Array) -> Pair:
-    """Return the cotangents of Euler's steps by their exact adjoint, from saved states."""
+    """Return the cotangents of Euler's steps by their exact adjoint, from the state before each step."""
     states = lax.scan(lambda x, _: (x + 0.1 * a @ x, x), x, None, 10)[1]
     g, da = lax.scan(lambda g, x: (g + 0.1 * a.T @ g, 0.1 * jnp.outer(g, x)), g, states, reverse=True)
     return jnp.sum(da, 0), g
@@ -128,7 +128,7 @@ def reversible_backward(f: Array, g: Array, x: Array, ct: Array) -> tuple[Array,
 
 
 def top_eigenvalue(a: Array) -> Array:
-    """Return the largest eigenvalue of a symmetric matrix by 200 steps of the power method."""
+    """Return the largest eigenvalue of a symmetric positive definite matrix by 200 steps of the power method."""
     x = fori_loop(0, 200, lambda _, x: a @ x / jnp.linalg.norm(a @ x), jnp.ones(len(a), a.dtype))
     return x @ a @ x / (x @ x)
 

@@ -23,7 +23,7 @@ def gravity(x: Array, m: Array) -> Array:
 
 
 def leapfrog(q: Array, p: Array, stiffness: Array, steps: int = 12) -> Pair:
-    """Return position and momentum of an anharmonic oscillator."""
+    """Return the position and momentum of an anharmonic oscillator after `steps` leapfrog steps."""
 
     def step(s: Pair, _: None) -> tuple[Pair, None]:
         q, p = s
@@ -115,7 +115,7 @@ def biquad(b: Array, a: Array, x: Array) -> Array:
 
 
 def kalman(log_q: Array, log_r: Array, y: Array) -> Array:
-    """Return the negative log likelihood of a local-level model."""
+    """Return the negative log likelihood of a local-level model, up to a constant."""
     q, r = jnp.exp(log_q), jnp.exp(log_r)
 
     def step(s: Pair, y: Array) -> tuple[Pair, Array]:

@@ -1,4 +1,4 @@
-"""Hand-written rules, right and subtly wrong, and estimators that differ from the gradient on purpose."""
+"""Hand-written rules, right and subtly wrong, functions without a rule, and estimators other than the gradient."""
 
 import functools
 from collections.abc import Callable
@@ -151,7 +151,7 @@ def halved_by_iteration(x: Array, g: Array) -> tuple[Array]:
 
 
 def slightly_bent(x: Array, g: Array) -> tuple[Array]:
-    """Return a cotangent that deviates from linearity by 1e-5."""
+    """Return a cotangent that deviates from linearity by up to 1e-5 of its size."""
     return (jnp.cos(x) * g * (1 + 1e-5 * jnp.tanh(g)),)
 
 
@@ -243,7 +243,7 @@ HANDWRITTEN = (
     Case("a bound that is not reached", lambda x: bounded(x, 3.0), POINT),
     Case("fixed point through its iteration", lambda a, b: lax.scan(lambda z, _: (jnp.tanh(a @ z + b), None),
          jnp.zeros_like(b), None, 60)[0], NETWORK),
-    wrong("fixed point, one step back", with_vjp(fixed_point, one_step), NETWORK),
+    wrong("fixed point, gradient of the last step only", with_vjp(fixed_point, one_step), NETWORK),
     Case("root by bisection, implicit", with_vjp(bisection, implicit), fixed(2.0, 0.7)),
     Case("root by Newton's method, custom_root", by_newton, fixed(2.0, 0.7)),
     Case("solver that stops at 1e-9", by_adjoint(1e-9), in_float64(SYSTEM),

@@ -75,7 +75,7 @@ def dense_gradient(layer: Dense, x: Array) -> Dense:
 
 
 def draw_tree(rng: np.random.Generator, dtype: DTypeLike) -> Args:
-    """Draw a dict with None, a flag, whole numbers and text."""
+    """Draw a dict with floats, None, a flag, whole numbers and text."""
     return ({"w": array(A, dtype), "i": jnp.array(1), "none": None, "flag": True, "k": 3, "text": "sum"},)
 
 
@@ -124,7 +124,8 @@ def batch_sum(w: Array, d: Array) -> Array:
     return totals[0]
 
 
-# Functions whose values differ between runs or between eager mode, jit and vmap, and functions without autodiff.
+# Functions whose values differ between runs, or between eager mode, jit and vmap. Functions with side effects, and
+# functions that lack a mode of autodiff.
 
 
 def by_numpy_generator() -> Callable[..., Array]:
@@ -143,7 +144,7 @@ def doubled_under_vmap(x: Array) -> Array:
 
 
 def with_prints(ordered: bool) -> Callable[..., Array]:
-    """Return Σ sin x, with side effects on the host."""
+    """Return Σ sin x, with callbacks on the host that JAX treats as side effects."""
 
     def f(x: Array) -> Array:
         io_callback(lambda y: None, None, lax.stop_gradient(jnp.sum(x)), ordered=ordered)
@@ -270,7 +271,7 @@ INPUTS = (
           gradient=jnp.sin),
     Case("a table of results of 1,500 × 1,500", lambda a, b: jnp.sin(a[:, None] * b[None, :]),
          fixed(np.linspace(0, 1, 1500), np.linspace(1, 2, 1500))),
-    # Functions that strict promotion allows.
+    # Functions that run under strict dtype promotion, or without rank promotion.
     *(
         Case(f"strict promotion: {name}", f, draw, settings={"numpy_dtype_promotion": "strict"})
         for name, f, draw in (

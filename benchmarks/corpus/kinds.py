@@ -94,7 +94,7 @@ def row_zero(g: Array) -> Array:
 
 
 def swapped(g: Array) -> Array:
-    """Exchange the largest and the smallest element."""
+    """Exchange the largest and the smallest element. Complex elements are compared by their real parts."""
     flat = jnp.ravel(g)
     i, j = jnp.argmax(jnp.real(flat)), jnp.argmin(jnp.real(flat))
     return flat.at[jnp.stack([i, j])].set(flat[jnp.stack([j, i])]).reshape(g.shape)

@@ -102,7 +102,7 @@ def rsqrt_by_bits(x: Array) -> Array:
 
 
 def waves(x: Array, w: Array) -> Array:
-    """Return the state after 40 steps of sines and cosines under checkpoint, with float32 constants."""
+    """Return the state after 40 steps of sines and cosines under checkpoint, with a float32 constant."""
 
     @jax.checkpoint
     def step(h: Array, w: Array) -> tuple[Array, None]:
@@ -112,7 +112,7 @@ def waves(x: Array, w: Array) -> Array:
 
 
 def noisy_sum(x: Array) -> Array:
-    """Return a sum in float32 of terms of 1e3 that nearly cancel, so that rounding changes the sum by about 1e-4."""
+    """Return Σ (sin x + 1000) − 3000 in float32, for three elements. Rounding changes it by about 1e-4."""
     total: Array = jnp.sum(jnp.sin(x) + jnp.float32(1e3)) - jnp.float32(1e3 * 3)
     return total
 

@@ -52,7 +52,7 @@ def batch_norm(x: Array, gain: Array, bias: Array) -> Array:
 
 
 def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
-    """Return softmax(q kᵀ/√d) v."""
+    """Return softmax(q kᵀ/√d) v. Where the mask is False, −∞ replaces the element of q kᵀ/√d."""
     z = q @ k.T / jnp.sqrt(jnp.asarray(q.shape[-1], q.dtype))
     if mask is not None:
         z = jnp.where(mask, z, -jnp.inf)
@@ -120,7 +120,7 @@ def sampled(mean: Array, log_scale: Array) -> Array:
 
 
 def gaussian_process(x: Array, y: Array, length: Array) -> Array:
-    """Return the negative log likelihood of y at x, up to a constant."""
+    """Return the negative log likelihood of y at x under a Gaussian process, up to a constant."""
     k = jnp.exp(-(((x[:, None] - x[None, :]) / length) ** 2) / 2) + 0.1 * jnp.eye(x.size, dtype=x.dtype)
     root = jnp.linalg.cholesky(k)
     z = linalg.solve_triangular(root, y, lower=True)

@@ -86,7 +86,7 @@ def masked_mean(x: Array) -> Array:
 
 
 def gelu(x: Array) -> Array:
-    """Return x Φ(x)."""
+    """Return x Φ(x), where Φ is the normal distribution function."""
     return nn.gelu(x, approximate=False)
 
 
@@ -130,7 +130,7 @@ RULES: tuple[tuple[str, Callable[..., object], Callable[..., tuple[object, ...]]
      "scores ×1.01"),
     ("masked mean", masked_mean, lambda x, g: (g * 2 * x / 4,), normal((6,)), "mask forgotten"),
     ("masked mean, n", masked_mean, lambda x, g: (g * 2 * x * jnp.asarray(MASK, x.dtype) / x.size,), normal((6,)),
-     "n counts the masked elements"),
+     "n counts all elements"),
     ("matmul, cotangent", jnp.matmul, lambda a, b, g: (g.T @ b.T, a.T @ g), normal((3, 3), (3, 3)),
      "transposed cotangent"),
     ("matmul, factor", jnp.matmul, lambda a, b, g: (g @ b, a.T @ g), normal((3, 3), (3, 3)), "factor not transposed"),
@@ -149,7 +149,7 @@ RULES: tuple[tuple[str, Callable[..., object], Callable[..., tuple[object, ...]]
      "target's term missing"),
     ("relu", nn.relu, lambda x, g: (g,), fixed([0.7, -0.4, 1.3, -2.0]), "the wrong branch: passed through"),
     ("leaky relu", nn.leaky_relu, lambda x, g: (g * jnp.where(x > 0, 1.0, 0.1).astype(x.dtype),),
-     fixed([0.7, -0.4, 1.3, -2.0]), "slope of the wrong branch"),
+     fixed([0.7, -0.4, 1.3, -2.0]), "slope 0.1 for 0.01"),
     ("leaky relu, slightly", nn.leaky_relu, lambda x, g: (g * jnp.where(x > 0, 1.0, 0.011).astype(x.dtype),),
      fixed([0.7, -0.4, 1.3, -2.0]), "slope 0.011 for 0.01"),
     ("abs", jnp.abs, lambda x, g: (g,), fixed([0.7, -0.4, 1.3, -2.0]), "sign missing"),

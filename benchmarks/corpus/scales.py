@@ -35,7 +35,7 @@ def rippled(size: float) -> Callable[..., Array]:
 
 
 def constant_in(dtype: DTypeLike, constant: float) -> Callable[..., Array]:
-    """Return a constant plus Σ x, rounded to a dtype, with a rule that forgets x."""
+    """Return a constant plus Σ x, computed in a dtype, with a rule that forgets x."""
     return with_vjp(
         lambda x: (jnp.sum(x.astype(dtype)) + jnp.asarray(constant, dtype)).astype(x.dtype), lambda x, g: (0 * x,)
     )
@@ -50,7 +50,7 @@ def decay(y: Array, t: Array, rate: Array) -> Array:
 
 
 def solved(a: Array) -> Array:
-    """Return the solution of a symmetric linear system by conjugate gradients."""
+    """Return the solution x of (a + aᵀ) x = V by conjugate gradients."""
     return conjugate_gradients(lambda x: (a + a.T) @ x, jnp.asarray(V, a.dtype))[0]
 
 
@@ -92,7 +92,7 @@ SCALES = (
     Case("saturated sigmoid", lambda x: jnp.sum(jax.nn.sigmoid(100 + x)), fixed([2.0, 3.0])),
     Case("kink of 1e-7 of the slope", lambda x: jnp.sum(3 * x + 1e-7 * jax.nn.relu(x)),
          in_float64(fixed([0.0, 0.5])), (CANNOT_TELL,), "kink", settings=X64),
-    # The loop computes √(1 + x²) and ends at every x. A loop for √x would not end at negative x.
+    # The loop computes √(1 + x²), so it ends at negative x too. A loop for √x would not end at negative x.
     Case("loop until a condition", lambda x: lax.while_loop(
         lambda s: jnp.any(jnp.abs(s[1] - s[0]) > 1e-6), lambda s: (s[1], 0.5 * (s[1] + (1 + x**2) / s[1])),
         (x, 1 + x**2 / 2))[1], fixed([2.0, 3.0]), NOT_WRONG),

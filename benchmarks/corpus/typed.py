@@ -1,4 +1,4 @@
-"""JAX functions that lack annotations of their own, with types for a type checker."""
+"""JAX functions and classes that lack annotations of their own, with types for a type checker."""
 
 from collections.abc import Callable
 

@@ -37,7 +37,7 @@ PLAIN: tuple[tuple[str, Callable[..., object], Draw, str], ...] = (
     ("x·stop(x)", lambda x: x * lax.stop_gradient(x), away(), "stop_gradient in one path"),
     ("stop(sin x)", lambda x, y: lax.stop_gradient(jnp.sin(x)) + y, normal((5,), (5,)), "stop_gradient"),
     ("logsumexp, stop next to the shift", lambda x: lax.stop_gradient(jnp.max(x)) + jnp.log(jnp.sum(jnp.exp(
-        x - jnp.max(x)))), distinct((5,)), "stop_gradient on one of two"),
+        x - jnp.max(x)))), distinct((5,)), "stop_gradient on one of two maxima"),
     ("softmax, denominator", lambda x: jnp.exp(x) / lax.stop_gradient(jnp.sum(jnp.exp(x))), normal((5,)),
      "stop_gradient on the denominator"),
     ("batch norm, statistics", batch_norm_detached, normal((6, 3), (3,), (3,)), "stop_gradient on the statistics"),

@@ -56,8 +56,8 @@ class Model(NamedTuple):
 
     def __str__(self) -> str:
         kept = "all bits" if self.extra is None else f"{self.extra} extra bits"
-        aligned = "" if self.extra is None else f", addends cut {self.aligning}"
-        return f"rounds {self.rounding}, keeps {kept}{aligned}, adds {self.group} products at once"
+        aligned = "" if self.extra is None else f", rounds addends {self.aligning}"
+        return f"rounds sums {self.rounding}, keeps {kept}{aligned}, adds {self.group} products at once"
 
     def add(self, test: Sum) -> float:
         """Return the sum as this adder computes it."""
@@ -81,7 +81,7 @@ def fixed(x: float) -> int:
 
 
 def rounded(x: int, bits: int, rounding: str) -> int:
-    """Round away the lowest `bits` bits of x."""
+    """Round x to a multiple of 2**bits."""
     if bits <= 0:
         return x
     low, rest = divmod(x, 1 << bits)
@@ -98,7 +98,7 @@ EXACT = Model(None, "toward zero", "to nearest", 8)
 
 
 def models() -> Iterator[Model]:
-    """Yield every combination of the properties."""
+    """Yield every combination of the properties. With all bits, `aligning` has no effect and takes one value."""
     for extra, rounding, group in itertools.product(EXTRA, ROUNDINGS, (1, 4, 8)):
         for aligning in ROUNDINGS if extra is not None else ROUNDINGS[:1]:
             yield Model(extra, aligning, rounding, group)
@@ -108,7 +108,7 @@ def tests() -> list[Sum]:
     """Return the sums that different adders round differently."""
     sums = []
     for sign in (1.0, -1.0):
-        # One product: 0.25 to 1.5 times the last bit of c, with the sign of c or the opposite sign.
+        # One product: 0.25 to 1.5 times the last bit of c with the sign of c, or 0.25 to 0.75 with the other sign.
         sums += [_sum(sign, sign * part * 2.0**-23) for part in (0.25, 0.5, 0.75, 1.25, 1.5, -0.25, -0.5, -0.75)]
         # Several small products of equal size: a wide adder sums them before it rounds.
         sums += [_sum(sign, *[sign * 2.0**-e] * k) for e in (24, 25, 26, 27, 28) for k in (2, 3, 4, 5, 8)]
@@ -116,7 +116,7 @@ def tests() -> list[Sum]:
         sums += [_sum(0.0, sign, sign * 2.0**-e, -sign) for e in range(22, 34)]
         sums += [_sum(sign, sign * 1.5 * 2.0**-e, -sign) for e in range(22, 34)]
         sums += [_sum(0.0, sign, -sign * 1.75 * 2.0**-e, -sign) for e in range(22, 34)]
-        # Sums that reach the next power of two, so that even a narrow adder must round their last bit.
+        # Sums that reach the next power of two, so that even an adder without extra bits must round.
         sums += [_sum(sign * (1 + odd * 2.0**-23), *[sign] * k) for odd in (1, 3, 5, 7) for k in (1, 2, 3, 6, 7)]
         # Products that cancel across two groups of four: they show how many products are added at once.
         sums += [Sum(0.0, (sign, 0, 0, 0, sign * 2.0**-e, 0, 0, -sign)) for e in range(22, 34)]
@@ -134,7 +134,7 @@ def consistent(results: Sequence[float]) -> list[Model]:
 
 
 def described(right: Sequence[Model], results: Sequence[float]) -> str:
-    """Describe the right models. If no model is right, describe the model with the fewest wrong sums."""
+    """Describe up to three right models and count the rest, or describe the model with the fewest wrong sums."""
     if not right:
         differing = {m: sum(m.add(t) != r for t, r in zip(tests(), results, strict=True)) for m in models()}
         best = min(differing, key=lambda m: differing[m])

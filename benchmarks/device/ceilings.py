@@ -1,4 +1,4 @@
-"""The rates of a copy, matrix products, the kernel's instruction and barriers, which bound all programs on a device."""
+"""The rates of a copy, matrix products, the kernel's instruction and barriers, which limit a program's speed."""
 
 import ctypes
 from pathlib import Path
