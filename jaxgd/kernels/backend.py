@@ -18,9 +18,9 @@ from jaxgd.typed import Tree
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# JAX's name of a platform, by the kind of device that a backend is made for. A program traced for a GPU may later run
-# on the host's CPU. A program traced for a CPU rarely runs on another device, so the CPU is not listed: tracing such a
-# program twice would cost time.
+# JAX's name for the platform of a lowered program, by the `platform` of a backend. A program traced for a GPU may later
+# run on the host's CPU, so a portable program also holds XLA's function. A program traced for a CPU rarely runs on
+# another device, so "cpu" is not listed: tracing XLA's function too would cost time.
 LOWERED = {"gpu": "cuda"}
 
 
@@ -54,7 +54,7 @@ def epoch(
             schedule.
         rule_of: A function that returns the update rule for a given η. A backend that knows only plain descent ignores
             it.
-        objective: The cost and its precision.
+        objective: The cost, and the precision of matrix products.
         batch_size: Examples per mini-batch, 1 to n.
         portable: True to let XLA run the epoch if a program traced for a GPU is lowered for another kind of device.
         decay: λ/n for L2 regularization with n training examples: the gradient of each mini-batch has the further term
@@ -91,7 +91,10 @@ def evaluate(
 
 
 def _lowered(choice: BackendChoice, run: Callable[P, R], by_xla: Callable[P, R], portable: bool) -> Callable[P, R]:
-    """Return the backend's function. If the program must be portable, XLA's function runs on other platforms."""
+    """Return the backend's function.
+
+    If `portable` is True and the backend is made for a GPU, the function runs `by_xla` on every other platform.
+    """
     platform = LOWERED.get(load(choice.name).platform or "")
     if not portable or platform is None or run is by_xla:
         return run

@@ -1,4 +1,4 @@
-"""Helpers that the backends share for their calls of the native library."""
+"""Helpers that the native and the CUDA backend share for their calls of the native library."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -29,7 +29,7 @@ def arrays_of(network: Network) -> list[Array]:
 
 
 def network_of(arrays: Sequence[Array]) -> Network:
-    """Return the network with these weights and biases: the inverse of `arrays_of`."""
+    """Return the network of sigmoid neurons with these weights and biases, in the order of `arrays_of`."""
     return tuple(Layer(w, b) for w, b in zip(arrays[::2], arrays[1::2], strict=True))
 
 

@@ -12,7 +12,7 @@ from jaxgd.kernels.protocol import Job
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class BackendChoice:
-    """The backend that ran the epochs, and the reason for it. A pytree without leaves.
+    """The backend that runs the epochs, and the reason for it. A pytree without leaves.
 
     Attributes:
         name: The name of the backend, such as "xla".
@@ -33,10 +33,10 @@ class BackendChoice:
 def select_backend(requested: str, job: Job) -> BackendChoice:
     """Select the backend for a job.
 
-    "auto" selects the first backend of the registry that can run the job and is not slower than the others. The last
-    backend runs everywhere. If it is selected, the reason says why the backend for the job's device was passed over.
-    If no other backend is for this device, the reason says why the last one tried was passed over. The choice changes
-    the results only by rounding.
+    "auto" selects the first backend of the registry that can run the job and whose `why_slower` gives no reason against
+    it. The last backend, XLA, runs every job. If "auto" selects XLA, the reason says why the backend for the job's
+    device was passed over. If only XLA is for this device, the reason says why the backend before XLA was passed over.
+    The choice changes the results only by rounding.
 
     Args:
         requested: "auto", or the name of a backend.

@@ -100,6 +100,6 @@ def is_saturated(a: Array, activation: Activation = "sigmoid") -> Array:
     def within(a: Array) -> Array:
         return jnp.all(at_limit(activation, a))
 
-    # The first 100 examples nearly always have an output that is not at a limit. Checking these first saves 0.4 ms per
-    # epoch of 50,000 examples.
+    # The first 100 examples nearly always have an output that is not at a limit. Checking them first saves 0.4 ms per
+    # evaluation of 50,000 examples.
     return control.cond(within(a[:100]), lambda: within(a), lambda: jnp.array(False))

@@ -25,11 +25,12 @@ from jaxgd.typed import Tree, map_rows, tree_leaves
 
 LIBRARY = Path(__file__).parent / "_native.so"
 
-# "auto" takes XLA if a layer is wider than its limit below and a mini-batch has more than _LARGEST_BATCH examples:
-# XLA's large matrix products are faster. Native time divided by XLA's time, measured for [784, 512, 512, 10]: 0.73 with
-# 10 examples per mini-batch, 1.12 with 32 and 1.5 with 128. The first hidden layer has a larger limit, because several
-# threads share it and skip inputs that are zero. With 300 and 1,000 neurons in the first hidden layer, the ratio was
-# 0.4 to 0.9, for mini-batches of 10 to 1,000 and for a full batch of 10,000. Wider first layers were not measured.
+# "auto" takes XLA if a layer is wider than its limit below and a mini-batch has more than _LARGEST_BATCH examples or is
+# the full batch: XLA's large matrix products are faster. Native time divided by XLA's time, measured for
+# [784, 512, 512, 10]: 0.73 with 10 examples per mini-batch, 1.12 with 32 and 1.5 with 128. The first hidden layer has a
+# larger limit, because several threads share it and skip inputs that are zero. With 300 and 1,000 neurons in the first
+# hidden layer, the ratio was 0.4 to 0.9, for mini-batches of 10 to 1,000 and for a full batch of 10,000. Wider first
+# layers were not measured.
 _WIDEST, _WIDEST_FIRST = 256, 1024
 _LARGEST_BATCH = 32
 
@@ -91,12 +92,12 @@ def epoch(
 
     w → (1 − ηλ/n) w − η ∂C/∂w;  b → b − η ∂C/∂b, where C is the mean cost of the mini-batch.
 
-    Several threads may train one network together if a mini-batch is large enough. The result is the same, bit for bit,
+    Several threads may train one network together if a mini-batch is enough work. The result is the same, bit for bit,
     for any number of threads. Under vmap over networks, orders, η and λ/n, several networks train at a time, and all
-    share the data. Under vmap over the data too, the networks train one after the other.
+    share the data. Under vmap over the data too, each device trains its networks one after the other.
 
     Args:
-        network: The network, float32.
+        network: The network of sigmoid neurons, float32.
         x: Inputs, (n, in): bytes, used as x/255, or float32.
         y: Labels (n,) as int32, or targets (n, out) as float32.
         order: The order of the examples, a permutation of 0, …, n − 1, as int32. Each mini-batch takes the next
@@ -136,7 +137,7 @@ def _epoch(
         call = jax.ffi.ffi_call(
             "jaxgd_epoch",
             (result(order.shape[:-1], np.int32), *(result(v.shape) for v in arrays)),
-            # Update the weights in place.
+            # Update the weights and biases in place.
             input_output_aliases={5 + i: 1 + i for i in range(len(arrays))},
         )
         finite, *arrays = call(*data, order, eta, decay, *arrays, **attributes)
@@ -152,10 +153,10 @@ def evaluate(
     """Evaluate a network on all examples in one pass.
 
     Costs are summed in float64. Gradients are summed in float32 over about 512 examples, and these sums in float64.
-    Under vmap, the networks are evaluated one after the other.
+    Under vmap, each device evaluates its networks one after the other.
 
     Args:
-        network: The network, float32.
+        network: The network of sigmoid neurons, float32.
         x: Inputs, (n, in): bytes, used as x/255, or float32.
         y: Labels (n,) as int32, or targets (n, out) as float32.
         gradient: True to compute ∇C.
@@ -260,7 +261,7 @@ class _Native(Backend):
         return f"quicker for these shapes, on the CPU ({about()})"
 
     def prepare(self, examples: Examples) -> Examples:
-        """Return the examples with targets in float32. Labels stay whole numbers."""
+        """Return the examples with targets in float32. Labels keep their dtype."""
         x, y = examples
         return examples if jnp.issubdtype(y.dtype, np.integer) else Examples(x, y.astype(np.float32))
 

@@ -7,7 +7,8 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 
 from jaxgd.mesh import control
 
-# A round moves each example with a probability of 1/2, so 64 rounds almost surely move all of up to 2³¹ examples.
+# A round swaps each pair with a probability of 1/2, so 64 rounds nearly always swap every one of 2³¹ examples at least
+# once.
 _ROUNDS = 64
 
 
@@ -16,7 +17,7 @@ def random_order(key: PRNGKeyArray, n: int) -> Int[Array, " n"]:
 
     This is the swap-or-not shuffle. Each of 64 rounds draws a K and pairs every x with K − x (mod n). A hash of the
     pair decides if its two members swap. The positions are computed independently, so an order of 50,000 examples takes
-    less than 1 ms. Sorting random numbers takes 18 ms, as long as half an epoch.
+    less than 1 ms. Sorting random numbers takes 18 ms, and a native epoch of [784, 30, 10] about 25 ms.
 
     Args:
         key: A JAX random key. The same key gives the same order.
@@ -25,7 +26,7 @@ def random_order(key: PRNGKeyArray, n: int) -> Int[Array, " n"]:
     Returns:
         A permutation of 0, …, n − 1, (n,), as int32.
 
-    Source: Hoang, Morris and Rogaway, CRYPTO 2012, for the shuffle. The hash is two rounds of multiply and xor-shift.
+    Source: Hoang, Morris and Rogaway, CRYPTO 2012, for the shuffle. The hash is two rounds of xor-shift and multiply.
 
     Example:
         >>> print(jnp.sort(random_order(jax.random.key(0), 5)))

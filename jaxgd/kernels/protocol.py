@@ -61,7 +61,8 @@ class Job(NamedTuple):
     def places(self) -> set[str]:
         """Return the kinds of devices that hold the arrays, such as "cpu".
 
-        An array on several devices gives "a sharded array". A traced array counts as one on JAX's default device.
+        An array on several devices and `divided` examples give "a sharded array". An array without a device, such as a
+        traced one, counts as one on JAX's default platform.
         """
         return {_place(x) for x in self._arrays()} | ({_SHARDED} if self.divided else set())
 
@@ -76,12 +77,12 @@ class Job(NamedTuple):
         return platform is None or any(platform in _platforms(x) for x in self._arrays())
 
     def _arrays(self) -> Sequence[object]:
-        # In a planned sweep, the arrays are ShapeDtypeStructs.
+        # The type is `object`, because the network of a sweep's job holds ShapeDtypeStructs in place of arrays.
         return tree_leaves((self.network, self.examples))
 
 
 def _platforms(x: object) -> list[str]:
-    """Return the kind of each device that holds an array."""
+    """Return the kind of each device that holds an array, or JAX's default platform if the array has no device."""
     if isinstance(x, jax.core.Tracer) or not isinstance(x, jax.Array):
         return [jax.default_backend()]
     return [device.platform for device in x.devices()]
@@ -122,7 +123,8 @@ class Backend(Protocol):
     def fingerprint(self) -> str | None:
         """Return the property of this host that decides the bits of results, or the reason why the backend cannot run.
 
-        A run folder records it. None means that the versions and the device, which are also recorded, decide the bits.
+        A run folder records it. Return None to record nothing: if the backend cannot run, or if the versions and the
+        device, which are recorded anyway, decide the bits.
         """
         return None
 
@@ -133,8 +135,8 @@ class Backend(Protocol):
     def why_slower(self, job: Job) -> str | None:
         """Return the reason why "auto" passes over the backend although it can run the job; None if it does not.
 
-        This reason is also the reason for the backend that "auto" chooses instead, such as "quicker for layers of 512
-        neurons".
+        If "auto" then selects the last backend of the registry, it may report this reason for that backend. An example
+        is "needs less memory for 20,000,000 weights".
         """
         return None
 

@@ -1,1 +1,1 @@
-"""The CUDA backend: one kernel that trains a small network for an epoch, compiled for the device at first use."""
+"""The CUDA backend: one kernel that trains a small network for an epoch, compiled at the first use of a shape."""

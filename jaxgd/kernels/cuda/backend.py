@@ -1,7 +1,7 @@
 """The CUDA backend: plain descent on the quadratic cost, for small networks with one hidden layer.
 
-Each network is trained by one block of threads for the whole epoch. Under `vmap`, the networks become the blocks of the
-grid.
+Each network is trained by one block of threads for the whole epoch. Under `vmap` over networks that share the data, one
+launch trains all networks, one block each.
 """
 
 import functools
@@ -37,7 +37,7 @@ _PARTS: dict[object, int] = {
 
 
 def shape_of(sizes: Sequence[int], batch_size: int | None, precision: object) -> Shape | str:
-    """Return the shape for which to compile the kernel, or a reason in one line if the kernel supports no such shape.
+    """Return the shape for which to compile the kernel, or the reason in one line if it takes no such arguments.
 
     Args:
         sizes: The sizes of the network's layers.
@@ -72,10 +72,10 @@ def shape_of(sizes: Sequence[int], batch_size: int | None, precision: object) ->
 
 @functools.cache
 def loaded(shape: Shape, ordinal: int) -> cubins.Cubin | str:
-    """Load the kernel for a shape on a device of this process. If that fails, return the reason in one line.
+    """Load the kernel for a shape on a device of this process. Return the kernel, or the reason in one line.
 
     The first use of a shape compiles the kernel unless an earlier process has kept it on disk. Compiling takes about a
-    second. Compiled programs refer to the kernel by its name.
+    second. Programs compiled by JAX refer to the kernel by its name.
     """
     device = driver.device(ordinal)
     if isinstance(device, str):
@@ -105,7 +105,7 @@ _handles: dict[str, int] = {}
 
 
 def load(sizes: Sequence[int], batch_size: int, precision: PrecisionLike = None) -> str:
-    """Load the kernel on JAX's default GPU, and return its name.
+    """Load the kernel on JAX's default GPU and the other GPUs of the same kind, and return its name.
 
     `train` loads its kernel itself. Call this function before you run an exported program, which holds only the name of
     its kernel.
@@ -130,7 +130,8 @@ def load(sizes: Sequence[int], batch_size: int, precision: PrecisionLike = None)
 def name_of(shape: Shape) -> str:
     """Load the kernel on JAX's default GPU, and return its name. Raise CudaError with the reason if that fails.
 
-    JAX decides after tracing which GPU runs a program, so this also loads it on the other GPUs of the same kind.
+    JAX decides after tracing which GPU runs a program, so this also loads the kernel on the process's other GPUs of the
+    same compute capability. A failure on one of these is ignored.
     """
     try:
         ordinal = _default_gpu().local_hardware_id
@@ -160,7 +161,7 @@ def _refuse(reason: str) -> NoReturn:
 
 
 def _default_gpu() -> jax.Device:
-    """Return the GPU that runs a function whose arguments have no device of their own."""
+    """Return JAX's default device if it is a GPU, otherwise the first GPU of this process."""
     config: Any = jax.config
     device = config.jax_default_device or jax.local_devices()[0]
     return device if getattr(device, "platform", None) == "gpu" else jax.local_devices(backend="gpu")[0]
@@ -175,14 +176,14 @@ def _jax_sees_a_gpu() -> bool:
 
 
 def _extra() -> str:
-    """Return advice to install JAX for this host's driver, or for the newest driver if the host has none."""
+    """Return advice to install JAX: for CUDA 12 if a suitable GPU has an older driver than 13.0, otherwise for 13."""
     device = driver.device()
     old = not isinstance(device, str) and device.driver < (13, 0)
     return f"JAX for a GPU: pip install 'jaxgd[cuda{12 if old else 13}]'"
 
 
 def _gpus_of(job: Job) -> set[int]:
-    """Return the numbers of the GPUs that hold the arrays. A traced array, which has no device yet, is left out."""
+    """Return the numbers of the GPUs that hold the arrays. Leave out arrays without a device, such as traced ones."""
     arrays = [x for x in tree_leaves((job.network, job.examples)) if not isinstance(x, jax.core.Tracer)]
     return {device.local_hardware_id for x in arrays if isinstance(x, jax.Array) for device in x.devices()}
 
@@ -202,7 +203,7 @@ def epoch(
     that do not fit on the device wait for the others. Under vmap over the data too, the networks train one by one.
 
     Args:
-        network: The network, float32, with one hidden layer.
+        network: The network of sigmoid neurons, float32, with one hidden layer.
         x: Inputs, (n, in), bytes. The kernel uses x/255.
         y: Labels (n,) as int32, or targets (n, out) as float32.
         order: The order of the examples, as in `native.epoch`.
@@ -212,7 +213,8 @@ def epoch(
             TF32 numbers, which keep 22 of its bits. "tensorfloat32" keeps 11 bits.
 
     Returns:
-        The network after the epoch, and True if no output was NaN and every label names an output.
+        The network after the epoch, and True if no output was NaN, every label names an output, and every number in the
+        order names an example.
 
     Raises:
         CudaError: If the kernel does not take these sizes or this precision, or cannot run here.
@@ -243,7 +245,7 @@ def epoch_of(shape: Shape, name: str) -> Callable[[Network, Array, Array, Array,
         call = jax.ffi.ffi_call(
             TARGET,
             (result(eta.shape, np.int32), *(result(v.shape) for v in arrays)),
-            # The kernel updates the weights in place.
+            # The kernel updates the weights and biases in place.
             input_output_aliases={4 + i: 1 + i for i in range(len(arrays))},
         )
         sizes = {name: np.int64(getattr(shape, name)) for name in ("batch_size", "threads", "shared_bytes")}
@@ -253,7 +255,7 @@ def epoch_of(shape: Shape, name: str) -> Callable[[Network, Array, Array, Array,
     def many(mapped: Mapped, data: Data) -> tuple[Network, Array]:
         if mapped[2].ndim == 1:
             return run(mapped, data)
-        # Under a vmap of a vmap, both axes become one grid.
+        # Under a vmap of a vmap, merge both axes into one, because a launch takes one axis of networks.
         out = run(tree_map(lambda v: v.reshape(-1, *v.shape[2:]), mapped), data)
         return tree_map(lambda v: v.reshape(*mapped[2].shape, *v.shape[1:]), out)
 
@@ -277,13 +279,16 @@ class _Cuda(Backend):
         return compiler if isinstance(compiler, str) else f"{device}, {compiler}"
 
     def fingerprint(self) -> str | None:
-        """Return the version of the compiler, which decides the bits; None if the device or the compiler is missing."""
+        """Return the compiler's version, which influences the bits; None without a suitable GPU or a compiler."""
         device = driver.device()
         compiler = device if isinstance(device, str) else nvrtc.compiler(device.driver[0])
         return None if isinstance(compiler, str) else str(compiler)
 
     def why_unsupported(self, job: Job) -> str | None:
-        """Return the reason why the kernel cannot run, or None if it can. The first call for a shape may compile it."""
+        """Return the reason why the kernel cannot run, or None if it can.
+
+        The first call for a shape may compile the kernel.
+        """
         dtypes = {x.dtype for x in tree_leaves(job.network)}
         if dtypes != {np.dtype("float32")}:
             return f"the CUDA kernel needs a float32 network, got {', '.join(sorted(map(str, dtypes)))}"
@@ -308,7 +313,7 @@ class _Cuda(Backend):
         return self._why_not_on(job, shape)
 
     def _why_not_on(self, job: Job, shape: Shape) -> str | None:
-        """Return the reason why the kernel cannot run on the devices of the arrays, or None if it can."""
+        """Return why the kernel cannot run on JAX's default GPU or on the GPUs of the arrays, or None if it can."""
         names = set()
         for ordinal in (_default_gpu().local_hardware_id, *_gpus_of(job)):
             cubin = loaded(shape, ordinal)

@@ -89,8 +89,8 @@ DEVICE void arrivals_wait(Arrivals* arrivals, int parity) {
       "r"(parity)
       : "memory");
 }
-// Lets later copies of this thread overwrite shared memory that threads have read before the last barrier. In the
-// terms of PTX, these copies use the async proxy, and a barrier alone orders only accesses by the generic proxy.
+// Lets later copies of this thread overwrite shared memory that threads have read before the latest barrier. In
+// the terms of PTX, these copies use the async proxy, and a barrier alone orders only accesses by the generic proxy.
 DEVICE void fence_before_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 // Starts a copy from global to shared memory. The addresses and the number of bytes are multiples of 16.
 DEVICE void bulk_copy(void* to, const void* from, int bytes, Arrivals* arrivals) {

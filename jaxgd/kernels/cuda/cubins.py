@@ -2,7 +2,7 @@
 
 The folder is $XDG_CACHE_HOME/jaxgd/kernels, by default ~/.cache/jaxgd/kernels. A file's name is a hash of everything
 that decides its content. A new compilation replaces a file that is damaged or holds another kernel. Without a usable
-folder, each process compiles the kernel again, which takes about one second.
+folder, each process compiles its kernels again, which takes about one second per kernel.
 """
 
 import hashlib
@@ -66,8 +66,8 @@ def name_of(compiler: Compiler, shape: Shape, architecture: str, *flags: str) ->
 def usable_folder() -> Path | None:
     """Return the folder of the kernels, and create it if necessary.
 
-    Return None if the folder cannot be created, or if another user could write to it: the user's GPU runs every kernel
-    in this folder, so a kernel from another user would run that user's code.
+    Return None if the folder has no absolute path, if it cannot be created, or if another user could write to it: jaxgd
+    runs the kernels of this folder on the user's GPU, so a file from another user would run that user's code.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:

@@ -1,4 +1,5 @@
-// Trains networks [INPUTS, HIDDEN, OUTPUTS] by mini-batch descent on the quadratic cost, one network per block.
+// Trains networks [INPUTS, HIDDEN, OUTPUTS] for an epoch, by mini-batch descent on the quadratic cost. One block trains
+// one network.
 //
 // The compiler defines the constants in capitals, which shape.py computes. block.h has the operations of a block.
 //
@@ -23,12 +24,12 @@ constexpr int kThreads = 32 * kWarps;
 // banks of shared memory.
 constexpr int kRow = (kInputs + 15) / 16 * 16, kPitch = kRow / 16 % 2 == 1 ? kRow : kRow + 16;
 constexpr int kAllGroups = (kInputs + 7) / 8;
-// Tiles of 16 hidden neurons and of 8 examples, and the numbers of neurons and examples that fill the tiles.
+// The number of tiles of 16 hidden neurons and of 8 examples, and the numbers of neurons and examples that fill them.
 constexpr int kNeuronTiles = (kHidden + 15) / 16, kNeurons = 16 * kNeuronTiles;
 constexpr int kExampleTiles = (kBatch + 7) / 8, kExamples = 8 * kExampleTiles;
 // Floats from one example, or one output neuron, to the next: strides that spread a warp's accesses over the banks.
 constexpr int kStride = 36, kErrorStride = 40;
-// Examples per warp, and outputs per group of 4 threads.
+// The most examples of a warp in phases 2 and 4, and the most outputs of a group of 4 threads in phase 3.
 constexpr int kWarpExamples = (kBatch + kWarps - 1) / kWarps;
 constexpr int kSlots = (4 * kBatch * kOutputs + kThreads - 1) / kThreads;
 static_assert(kHidden <= 32 && kOutputs <= 16 && kBatch <= 16 && kWarps * kGroups >= kAllGroups, "shape.py");
@@ -53,7 +54,7 @@ DEVICE float byte_to_float(uint32_t byte) { return of_bits(0x4b000000u | byte) -
 // Returns x without the 13 bits that the tensor core ignores.
 DEVICE float high(float x) { return of_bits(bits(x) & 0xffffe000u); }
 
-// d += a b, where b is exact in TF32 and a is split.
+// d += a b, where b is exact in TF32 and a is split into kParts TF32 numbers.
 DEVICE void product(float (&d)[4], const float (&a)[4], const uint32_t (&b)[2]) {
   uint32_t part[4];
 #pragma unroll
@@ -70,15 +71,15 @@ struct Sigmoid {
   float value, slope;
 };
 
-// Returns σ(z) and σ′(z) = σ(z)σ(−z). No subtraction loses digits.
+// Returns σ(z) and σ′(z) = σ(z)σ(−z). Computing 1 − σ(z) in place of σ(−z) would lose digits if z is large.
 DEVICE Sigmoid sigmoid(float z) {
   const float t = fast_exp(z < 0.0f ? z : -z), r = fast_reciprocal(1.0f + t);
   return {z < 0.0f ? t * r : r, t * r * r};
 }
 
 // x: (n, kRow) bytes. The answers y are labels (n), or targets (n, kOutputs) if labels is null. orders: (networks, n).
-// The weights and biases have a leading axis of networks, and are updated in place. finite: 1 if no output was NaN and
-// every label names an output.
+// etas: (networks). The weights and biases have a leading axis of networks, and are updated in place. finite:
+// (networks), 1 if no output was NaN, every label names an output, and every index in the order names an example.
 // The phases share registers, so they are one function. NOLINTBEGIN(readability-function-cognitive-complexity)
 KERNEL(kThreads)
 jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, const int32_t* orders, const float* etas,
@@ -255,7 +256,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
     }
     barrier();
 
-    // Update the output layer and the biases: one row of w2 per warp, then b1 and b2.
+    // Update the output layer and the biases. One warp updates each row of w2, one updates b1, and one b2.
     for (int k = warp; k < kOutputs + 2; k += kWarps) {
       float sum = 0.0f;
       if (k < kOutputs && lane < kNeurons) {
@@ -270,9 +271,9 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
         s.b2[lane] = fused(rate, sum, s.b2[lane]);
       }
     }
-    // Update the weights of the first layer. The tensor core sums the change, and an ordinary addition adds it: if the
-    // tensor core truncates its sums, a sum in place would shrink the weights a little at each step.
-    // An unrolled loop would need more registers than a thread has.
+    // Update the weights of the first layer. The tensor core computes the change, and an ordinary addition adds it to
+    // the weights. If the tensor core truncates its sums, adding the weights there would shrink them a little at each
+    // step. An unrolled loop would need more registers than a thread has.
 #pragma unroll 1
     for (int k = 0; k < kExampleTiles; ++k) {
       float d[kNeuronTiles][4];

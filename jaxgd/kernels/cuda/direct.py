@@ -50,7 +50,7 @@ class Training:
         eta: Array,
         batch_size: int | None = None,
     ) -> None:
-        """Copy the arrays to the device.
+        """Copy the arrays to the device, and load the kernel.
 
         Args:
             context: The context of the device.

@@ -315,7 +315,7 @@ class Context:
         self.driver("cuCtxSynchronize")
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Return the seconds that the device spends on the launches of `work`."""
+        """Call `work`, and return the seconds on the device from the start of the call to the end of its launches."""
         events = [ctypes.c_void_p(), ctypes.c_void_p()]
         for event in events:
             self.driver("cuEventCreate", ctypes.byref(event), 0)

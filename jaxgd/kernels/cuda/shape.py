@@ -32,7 +32,10 @@ class Shape(NamedTuple):
 
     @property
     def row_bytes(self) -> int:
-        """Bytes from one image to the next: the inputs, padded because the device copies multiples of 16 bytes."""
+        """Bytes from one image to the next in global memory: the inputs, padded to a multiple of 16.
+
+        The device copies only multiples of 16 bytes.
+        """
         return _rounded_up(self.inputs, 16)
 
     @property

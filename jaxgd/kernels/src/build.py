@@ -1,4 +1,6 @@
-"""Compile the native kernels into one library. Python loads it with ctypes, so it does not link with Python.
+"""Compile the native kernels and the launcher of the CUDA kernel into one library.
+
+Python loads the library with ctypes, so the library does not link with Python.
 
 `python jaxgd/kernels/src/build.py [LIBRARY [FLAG ...]]` writes LIBRARY, by default `jaxgd/kernels/_native.so`, compiled
 with the flags. CXX names the compiler. CXXFLAGS and LDFLAGS add flags. Compilation needs GCC or Clang, and jaxlib for

@@ -1,8 +1,8 @@
 // The arguments of the kernels, and the table of kernels for each instruction set.
 //
-// The caller has checked every argument. The structs of arguments own no memory. A network of L layers has sizes
-// n_0 … n_L. In the kernels a row of n_l numbers is padded with zeros to p_l, the next multiple of 16, which is
-// a whole number of vectors of 16, 8 or 4 floats.
+// The caller has checked every argument. The structs of arguments own no arrays of numbers. A network of L layers
+// has sizes n_0 … n_L. In the kernels a row of n_l numbers is padded with zeros to p_l, the next multiple of 16,
+// which is a whole number of vectors of 16, 8 or 4 floats.
 #pragma once
 
 #include <atomic>
@@ -92,7 +92,7 @@ struct Kernels {
 };
 
 // Returns the kernels for an instruction set. Returns null if the library has none, or this processor does not support
-// them. An empty name stands for the widest supported vectors.
+// them. An empty name stands for the supported instruction set with the widest vectors.
 const Kernels* kernels(std::string_view isa = {});
 
 namespace avx512 {
