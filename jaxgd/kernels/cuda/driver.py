@@ -271,9 +271,11 @@ class Context:
     ) -> None:
         # After an error on the device, every later call fails too. Raise the first error, which names the cause.
         with contextlib.suppress(CudaError) if error else contextlib.nullcontext():
-            for memory in self._allocated:
-                memory.free()
-            self.driver.pop_context()
+            try:
+                for memory in self._allocated:
+                    memory.free()
+            finally:
+                self.driver.pop_context()
 
     def load(self, cubin: bytes, shared_bytes: int, entry: str = ENTRY) -> int:
         """Load a kernel. Each block of its launches may use `shared_bytes` of dynamic shared memory."""
