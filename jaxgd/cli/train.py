@@ -67,8 +67,8 @@ class Train(DataOptions):
 
     Several processes under srun or mpirun train one network: each holds a part of the examples. Without srun
     and mpirun, set JAXGD_COORDINATOR to host:port of process 0, JAXGD_PROCESSES to the number of processes and
-    JAXGD_PROCESS to the index of this process, from 0. If a process is lost, the job ends within JAXGD_HEARTBEAT
-    seconds (30 by default).
+    JAXGD_PROCESS to the index of this process, from 0. If a process is lost, the job ends about JAXGD_HEARTBEAT
+    seconds later (30 by default).
     --resume continues the run with any number of processes.
 
     Exit status: 0 the run completed, or --patience ended it; 1 it failed, all outputs are saturated, no weight changes,
