@@ -63,7 +63,7 @@ class Trainer {
   void read(const Layers& from) { weights_.read(from); }
   void write(const MutableLayers& to) const { weights_.write(to); }
 
-  // Returns a sum of gradients, set to zero, with the shapes of this thread's network.
+  // Returns sums of zero, with the shapes of this thread's network.
   Sums sums() const { return weights_.sums(); }
 
   // Gathers the inputs of the first block. Call it once per epoch, or per part of an evaluation, before feed_forward.
