@@ -33,8 +33,8 @@ class Reason(enum.IntEnum):
             optimizer or a schedule, no epoch changed a weight. `train` gives the limit of the cost.
         SATURATED: After the last epoch of `train`, all outputs are 0 or 1 within rounding, or at the limits of another
             activation, and the cost is not near 0.
-        START_NOT_FINITE: The cost, its gradient or a variable was infinite or NaN before the first update, or a traced
-            label of `train` was out of range.
+        START_NOT_FINITE: The cost, its gradient or a variable was infinite or NaN at the start, or a traced label of
+            `train` was out of range.
         ZERO_GRADIENT: The gradient is 0, and the curvature does not show a minimum.
         PATIENCE: `train` made `patience` epochs in a row without a new best network.
     """
