@@ -132,7 +132,7 @@ def init_network(
 
     Args:
         key: A JAX random key. The same key gives the same network.
-        sizes: The widths (inputs, …, outputs): at least two whole numbers, each 1 or more.
+        sizes: The widths (inputs, …, outputs): at least two whole numbers, each from 1 to 2³¹ − 1.
         scheme: "gaussian" (default) or "scaled".
         dtype: A real floating-point dtype. By default JAX's default float: float32, or float64 where x64 is enabled.
         activation: The activation of all layers, or a sequence of one per layer: "sigmoid" (default), "tanh", "relu",
@@ -142,9 +142,9 @@ def init_network(
         A tuple of len(sizes) − 1 layers. Layer l has w (sizes[l + 1], sizes[l]) and b (sizes[l + 1],).
 
     Raises:
-        RangeError: If sizes holds fewer than two numbers or a number below 1, the weights need more memory than is
-            free, or the scheme or an activation is unknown. Inside jit, the memory is not checked. Also if there is not
-            one activation per layer, or softmax is not at the output.
+        RangeError: If sizes holds fewer than two numbers or a number outside 1 to 2³¹ − 1, the weights need more memory
+            than is free, or the scheme or an activation is unknown. Inside jit, the memory is not checked. Also if
+            there is not one activation per layer, or softmax is not at the output.
         DtypeError: If the key is not a random key, a width is not a whole number known before tracing, or the dtype is
             not real floating point of 16 bits or more. Also if an activation is neither a name nor a function.
         ShapeError: If the key is an array of keys.
@@ -213,7 +213,8 @@ def _free_memory(device: jax.Device) -> int | None:
     return known["bytes_limit"] - known["bytes_in_use"] if {"bytes_limit", "bytes_in_use"} <= known.keys() else None
 
 
-# The number of weights that are drawn together. A draw takes three times the memory of its result.
+# A wide layer is drawn in blocks of rows, each with at most this many weights, or of one row. A draw takes three times
+# the memory of its result.
 _BLOCK = 2**22
 
 
@@ -375,7 +376,8 @@ def feedforward(
         DtypeError: If x is not real floating point, the network is not a tuple of layers with arrays of floats, or an
             activation is neither a name nor a function with a floating-point result.
         RangeError: If the precision or an activation is unknown, or the device does not have the algorithm of the
-            precision.
+            precision. Also if `activation` is a sequence without one activation per layer, or softmax is not at the
+            output.
 
     Source: Nielsen, chapter 1, equation (22).
 
@@ -392,7 +394,10 @@ def feedforward(
 def output_weighted_input(
     who: str, network: Network, x: Float[Array, "*batch in"], precision: jax.lax.PrecisionLike = None
 ) -> Float[Array, "*batch out"]:
-    """Return the weighted input of the output layer for the input x. Raise unless x fits the network."""
+    """Return the weighted input of the output layer for the input x.
+
+    Raise if x does not fit the network, or the device does not have the precision.
+    """
     require_input(who, network, x)
     require_precision(who, precision, jnp.result_type(x, network[0].w))
     a = x

@@ -31,7 +31,7 @@ from jaxgd.network import Layer, Network, network_sizes
 from jaxgd.pieces import assembled, pieces, spans_processes, together
 
 _NETWORK, _OLD_NETWORK = "jaxgd.network/2", "jaxgd.network/1"
-# The format of a network with an activation other than sigmoid. Earlier versions of jaxgd refuse it.
+# The format of a network with an activation other than sigmoid. Versions of jaxgd that do not know it refuse it.
 _ACTIVATED = "jaxgd.network/3"
 # The dtypes in the order of the safetensors format. A file has its tensors in the reverse order of their dtypes, and
 # those of the same dtype in the order of their names.
@@ -52,7 +52,7 @@ def save_network(path: str | Path, network: Network) -> None:
 
     The weights and biases of layer i, from 0, are the tensors "i.w", (out, in), and "i.b", (out,). The metadata of the
     file hold the names of the activations, unless all are "sigmoid". The file is replaced whole or not at all. It holds
-    a SHA-256 of the tensors and of these names, which detects damage. The weights are written in pieces, without a
+    a SHA-256 of the tensors and of the activations, which detects damage. The weights are written in pieces, without a
     second copy in memory.
 
     If the network spans several processes, all processes call `save_network`. Process 0 writes the file, and the others
@@ -98,7 +98,7 @@ def save_network(path: str | Path, network: Network) -> None:
 def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network:
     """Read a network from a safetensors file, as `save_network` writes it. Nothing is unpickled.
 
-    The values are compared with the SHA-256 in the file. Files of other programs and of earlier versions of jaxgd
+    The values are verified with the SHA-256 in the file. Files of other programs and of earlier versions of jaxgd
     have no SHA-256, so `load_network` warns that their values could not be verified. It assumes that all their neurons
     are sigmoid neurons.
 
@@ -192,7 +192,7 @@ def _require_network(who: str, network: Network) -> None:
 def _verified_activations(path: Path, sha: str, metadata: dict[str, str], layers: int) -> list[str] | None:
     """Return the activations if the SHA-256 shows that `save_network` wrote this file. Return None without a SHA-256.
 
-    A damaged file raises CheckpointError.
+    Raise CheckpointError if the file is damaged, or if this version of jaxgd does not know its activations.
     """
     if metadata == checksum(_NETWORK, sha):
         return ["sigmoid"] * layers
@@ -209,8 +209,8 @@ def _verified_activations(path: Path, sha: str, metadata: dict[str, str], layers
     ours = any(word in text for text in (*metadata, *metadata.values()) for word in ("jaxgd", "sha256"))
     if ours and metadata != {"format": _OLD_NETWORK}:
         raise CheckpointError(
-            f"load_network: {path} is damaged: its values differ from the saved ones, or it is not a {_NETWORK}.\n"
-            "Restore the file, or write the network again."
+            f"load_network: {path} is damaged: its values differ from the saved ones, or it is neither a {_NETWORK} "
+            f"nor a {_ACTIVATED}.\nRestore the file, or write the network again."
         )
     return None
 
@@ -332,7 +332,7 @@ def read_tensors(path: Path) -> Tensors:
     with opened(path) as (handle, size), open(handle, "rb", buffering=0, closefd=False) as file:
         length = int.from_bytes(_exactly(file, 8), "little")
         if not 2 <= length <= min(size - 8, _LONGEST):
-            raise ValueError(f"its header must have at most {_LONGEST:,} bytes, and the file must hold all of them")
+            raise ValueError(f"its header must have 2 to {_LONGEST:,} bytes, and the file must hold all of them")
         metadata, entries = _header(_exactly(file, length), size - 8 - length)
         if (free := free_memory()) is not None and size > free:
             raise OSError(
@@ -401,5 +401,5 @@ def _header(
         ends.append((start, end))
     edges = [0, *(edge for pair in sorted(ends) for edge in pair), size]
     if edges[::2] != edges[1::2]:
-        raise ValueError("its tensors must fill the file")
+        raise ValueError("its tensors must fill the file without gaps or overlaps")
     return metadata, entries

@@ -16,7 +16,8 @@ class Reason(enum.IntEnum):
 
     Attributes:
         COMPLETED: Every requested update was made.
-        NOT_FINITE: The cost or a variable became infinite or NaN after the start.
+        NOT_FINITE: The cost, its gradient or a variable became infinite or NaN after the start. Also if `train` with
+            `keep="best"` or `patience` found no finite value on the validation examples.
         STOPPED: A callback ended the run.
         GRADIENT: The norm of the gradient is within its tolerance.
         STEP: The length of the step is within its tolerance.
@@ -32,8 +33,8 @@ class Reason(enum.IntEnum):
             optimizer or a schedule, no epoch changed a weight. `train` gives the limit of the cost.
         SATURATED: After the last epoch of `train`, all outputs are 0 or 1 within rounding, or at the limits of another
             activation, and the cost is not near 0.
-        START_NOT_FINITE: The cost, its gradient or a variable was infinite or NaN before the first update, or a traced
-            label of `train` was out of range.
+        START_NOT_FINITE: The cost, its gradient or a variable was infinite or NaN at the start, or a traced label of
+            `train` was out of range.
         ZERO_GRADIENT: The gradient is 0, and the curvature does not show a minimum.
         PATIENCE: `train` made `patience` epochs in a row without a new best network.
     """
@@ -84,7 +85,7 @@ _MESSAGES = {
     Reason.PATIENCE: "out of patience: no new best network on the validation examples within the epochs that "
     "`patience` allows",
 }
-# The advice for a rule with a step size, and for a rule without one.
+# The advice for a rule with a step size, whose name replaces {}, and for a rule without one.
 _ADVICE = {
     Reason.NOT_FINITE: ("Try a smaller {}", "Check the cost near the last v"),
     Reason.STALLED: (
@@ -170,7 +171,10 @@ class Outcome:
 
     @property
     def message(self) -> str:
-        """A sentence for the user, with ‖∇C‖ and its tolerance if known. A batch gives the count of each reason."""
+        """A text for the user, with ‖∇C‖ and its tolerance if known.
+
+        A batch gives the count and the text of each reason, without ‖∇C‖.
+        """
         if np.ndim(self.code) == 0:
             numbers = ""
             if self.gradient_norm is not None and self.gradient_tolerance is not None:

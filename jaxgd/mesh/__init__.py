@@ -1,4 +1,4 @@
-"""Devices and processes: the placement of data, the axes of a mesh, and the decisions of process 0."""
+"""Devices and processes: the placement of data, the axes of a mesh, and jobs of several processes."""
 
 from jaxgd.mesh.placement import Placed, place
 

@@ -62,7 +62,7 @@ def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function of a cost so that it computes with automatic axes if an argument has explicit axes.
 
     A cost that names the shardings of its results, or calls `jax.shard_map`, needs explicit axes. With such a cost, the
-    function runs with explicit axes. Results that are traced by `jit` or `vmap` are replicated.
+    function runs with explicit axes. With automatic axes, results that `jit` or `vmap` traces are replicated.
     """
 
     @functools.wraps(f)
@@ -82,7 +82,7 @@ def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
 
         try:
             return automatic(call, tuple(leaves[i] for i in places), lambda replicated: replicated)
-        except Exception as error:  # JAX raises several types
+        except Exception as error:  # JAX raises exceptions of several types
             # JAX raises the second message if the cost calls `jax.shard_map`.
             if "AxisType.Auto" not in str(error) and "mesh passed to shard_map" not in str(error):
                 raise
@@ -92,7 +92,10 @@ def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
 
 
 def _moved(x: jax.Array, old: Mesh, new: Mesh) -> jax.Array:
-    """Move an array from a mesh to another mesh of the same devices, without a copy. Return other arrays unchanged."""
+    """Move an array from the mesh `old` to the mesh `new` of the same devices, without a copy.
+
+    Return an array that is not on `old` unchanged.
+    """
     sharding = getattr(x, "sharding", None)
     if isinstance(sharding, NamedSharding) and sharding.mesh == old:
         # device_put refuses an array that spans several processes.
@@ -121,10 +124,11 @@ def _type_mesh(x: object) -> AbstractMesh | None:
 
 
 def varying(tree: T, like: object) -> T:
-    """Cast every array of the tree to vary over all manual axes over which any array of `like` varies.
+    """Cast every array and float of the tree to vary over all manual axes over which any array of `like` varies.
 
-    Inside `jax.shard_map`, a value that varies over a mesh axis may differ between the devices along this axis. Loops
-    need carries of one type. A gradient with respect to an array that does not vary is a sum over the devices.
+    Inside `jax.shard_map`, a value that varies over a mesh axis may differ between the devices along this axis. The
+    cast is needed for the carry of a loop, which must keep its type. It is also needed before a gradient: with respect
+    to an array that does not vary, JAX returns the sum of the devices' gradients.
     """
     axes = _axes_of_tree(like)
 

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from jaxgd.errors import JaxgdError, RangeError
 
-# Seconds after which the coordinator ends the job if a process is silent. The default of JAX is 100.
+# The default of JAXGD_HEARTBEAT: seconds after which the coordinator ends the job if a process is silent. JAX's own
+# default is 100.
 _HEARTBEAT = 30
 # Seconds for which a failed process waits for the others to leave the job too.
 _LEAVING = 3
@@ -23,7 +24,7 @@ def join_job() -> int:
     The variables JAXGD_COORDINATOR (host:port of process 0), JAXGD_PROCESSES (the number of processes) and
     JAXGD_PROCESS (the index of this process, from 0) describe the job. Without them, JAX finds the job of `srun` and of
     Open MPI's `mpirun`. JAXGD_COORDINATOR=auto lets JAX find any other kind of job, such as one on cloud TPUs.
-    If a process is lost, the job ends within JAXGD_HEARTBEAT seconds (10 or more; 30 by default).
+    If a process is lost, the job ends about JAXGD_HEARTBEAT seconds later (10 or more; 30 by default).
 
     Call this function before any function of JAX.
 
@@ -53,7 +54,7 @@ def join_job() -> int:
 
     try:
         jax.distributed.initialize(**options)
-    except Exception as error:  # JAX raises many types, for instance if the coordinator does not answer
+    except Exception as error:  # JAX raises exceptions of many types, for instance if the coordinator does not answer
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise RangeError(f"this process cannot join its job: {reason}.\nCheck JAXGD_COORDINATOR.") from error
     from jaxgd.mesh.processes import process_count
@@ -61,7 +62,8 @@ def join_job() -> int:
     if process_count() > 1:
         from jax.experimental import multihost_utils
 
-        with _output_to_stderr():  # the first communication prints a line
+        # The first communication prints a line, which must not mix with the results on standard output.
+        with _output_to_stderr():
             multihost_utils.sync_global_devices("jaxgd")
     return jax.process_index()
 

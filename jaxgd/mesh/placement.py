@@ -38,7 +38,8 @@ class Placed:
         images: Inputs, (m, …), with m ≥ n a multiple of `devices`.
         labels: Labels or targets, (m, …).
         n: The number of examples.
-        devices: The number of devices among which the rows are divided. It stays known if `jit` traces the arrays.
+        devices: The number of devices along `axis` of `place`, among which the rows are divided. It stays known if
+            `jit` traces the arrays.
     """
 
     # JAX may put objects other than arrays in these fields, so their type is Any.

@@ -13,8 +13,8 @@
 namespace jaxgd {
 namespace {
 
-// Returns the sizes of a network. Its weights and biases are args first, first + 1, …. Each has a leading axis of
-// `batch` networks, unless batch is −1.
+// Checks the shapes of a network's weights and biases, and returns its sizes. The weights and biases are args first,
+// first + 1, …. Each has a leading axis of `batch` networks, unless batch is −1.
 template <typename Buffers>
 std::vector<int64_t> sizes_of(const Buffers& args, size_t first, int64_t batch) {
   require(args.size() >= first + 2 && (args.size() - first) % 2 == 0,
@@ -63,7 +63,8 @@ bool are_below(const int32_t* indices, int64_t count, int64_t end) {
   return low >= 0 && high < end;
 }
 
-// Returns the examples of args 0 and 1: x is (n, inputs), bytes or floats; y is labels (n) or targets (n, outputs).
+// Checks and returns the examples. Arg 0 is x (n, inputs), bytes or floats; arg 1 is y, labels (n) or targets
+// (n, outputs).
 Examples examples_of(const ffi::RemainingArgs& args, int64_t inputs, int64_t outputs) {
   Examples e;
   const auto x = at(args, 0), y = at(args, 1);
@@ -96,7 +97,8 @@ Cost cost_of(const ffi::Dictionary& attributes) {
   return Cost::kCrossEntropy;
 }
 
-// Returns the kernels for the attribute "isa", an instruction set. By default, returns those for the widest vectors.
+// Returns the kernels for the attribute "isa", an instruction set. Without it, returns those for the widest vectors
+// that this processor supports.
 const Kernels& kernels_of(const ffi::Dictionary& attributes) {
   const auto isa = attribute<std::string_view>(attributes, "isa", {});
   const Kernels* selected = kernels(isa);
@@ -106,7 +108,8 @@ const Kernels& kernels_of(const ffi::Dictionary& attributes) {
 
 TeamSize team_size;
 
-// Returns the number of threads that train each network: the attribute "threads", or the best number for this host.
+// Returns the number of threads that train each network. It is the attribute "threads", but at most TeamSize::largest.
+// If the attribute is 0 or missing, TeamSize::next chooses the number.
 int team_for(const ffi::Dictionary& attributes, const std::vector<int64_t>& sizes, int64_t batch_size,
              int64_t networks) {
   const auto requested = attribute<int64_t>(attributes, "threads", 0);
@@ -116,7 +119,7 @@ int team_for(const ffi::Dictionary& attributes, const std::vector<int64_t>& size
 }
 
 // args: x, y, order (n), eta (), decay (), then w and b of each layer.
-// rets: finite () as an integer, 1 if the cost of every mini-batch was finite, then w and b of each layer.
+// rets: finite () as an integer, 1 if EpochResult::finite is true, then w and b of each layer.
 // attributes: batch_size, cost, and optionally isa and threads.
 // To train a batch of networks, give order, eta, decay, w, b and all results a leading axis.
 ffi::Error run_epoch(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Dictionary attributes) {

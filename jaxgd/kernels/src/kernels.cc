@@ -1,5 +1,6 @@
-// Runs an epoch of mini-batches, and evaluates the cost of many examples with its gradient. This file is compiled once
-// per instruction set: JAXGD_ISA is its name and namespace, JAXGD_LANES the number of floats in one of its vectors.
+// Runs an epoch of mini-batches, and evaluates a network on many examples: cost, accuracy, outputs and gradient. This
+// file is compiled once per instruction set: JAXGD_ISA is the set's name and the namespace, and JAXGD_LANES is the
+// number of floats in one of the set's vectors.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -27,8 +28,8 @@ namespace {
 constexpr int64_t kBlock = 64;
 constexpr int64_t kBytesBlock = 2 * kTileRows;
 
-// Runs f(0) … f(count − 1), each in a thread of its own, because the calls wait for one another. If the system
-// refuses to start a thread, returns false without calling f.
+// Runs f(0) in this thread, and f(1) … f(count − 1) each in a new thread, because the calls wait for one another. If
+// the system refuses to start a thread, returns false without calling f.
 template <typename F>
 bool run_team(int count, const F& f) {
   enum { kWait, kGo, kGiveUp };
@@ -51,7 +52,7 @@ bool run_team(int count, const F& f) {
   return signal == kGo;
 }
 
-// Runs an epoch with a team of `threads`. Returns nothing if the system refuses to start a thread.
+// Runs an epoch with a team of `threads` threads. Returns nothing if the system refuses to start a thread.
 std::optional<EpochResult> epoch_by_team(const EpochArguments& given, int threads) {
   const auto began = std::chrono::steady_clock::now();
   // A mini-batch is split into blocks of one size; only the last may be smaller. If it has several blocks, their
@@ -116,7 +117,7 @@ EpochResult epoch(const EpochArguments& given) {
 std::vector<int64_t> rows_to_evaluate(const Examples& examples, int64_t first, int64_t last, int64_t classes) {
   std::vector<int64_t> rows(last - first);
   std::iota(rows.begin(), rows.end(), first);
-  // The limit on the number of classes bounds the memory for the counts.
+  // With more classes than rows, do not sort: the counts of the labels would need more memory than the rows.
   if (examples.bytes == nullptr || examples.labels == nullptr || classes > last - first) return rows;
   std::vector<int64_t> ends(classes + 1);
   for (int64_t row = first; row < last; ++row) ++ends[examples.labels[row] + 1];

@@ -1,4 +1,5 @@
-// Packs the inputs of a mini-batch from rows of bytes into tiles, and drops inputs that are zero.
+// Packs a block of examples from rows of bytes into tiles of floats. An input that is zero in all examples of a tile is
+// left out.
 #pragma once
 
 #include <algorithm>

@@ -3,8 +3,8 @@
 //
 // Both products are blocked for registers and caches. Weights are stored in panels that are two vectors wide: panel q
 // holds columns q · kPanel to (q + 1) · kPanel − 1 of all rows, one row after the other. The last panel may be one
-// vector wide. A tile is up to kTileRows examples by one panel. A microkernel computes one tile, whose sums stay in
-// registers.
+// vector wide. A tile is up to kTileRows examples by one panel. A microkernel computes one tile. It keeps the sums of
+// xᵀ · w, or the numbers d, in registers.
 #pragma once
 
 #include <algorithm>
@@ -18,16 +18,18 @@ namespace {
 
 constexpr int64_t kPanel = 2 * kLanes;
 // The most examples in a tile. Its sums, one row of the panel and one number of x must fit in the vector registers.
-// A processor has 32 of these registers with AVX-512, otherwise 16.
+// A processor has 32 of these registers with AVX-512, and 16 with AVX2.
 constexpr int64_t kTileRows = kLanes == 16 ? 8 : 6;
-// All tiles multiply this many rows of weights before the next ones, so that the rows stay in the first-level cache.
+// All tiles multiply this many rows of a panel before any tile continues, so that these rows stay in the first-level
+// cache.
 constexpr int64_t kDepth = 96;
 
 // Split m examples into ceil(m / kTileRows) tiles; first_of(t, m) is tile t's first example. Sizes differ by at most 1.
 inline int64_t tiles_of(int64_t m) { return (m + kTileRows - 1) / kTileRows; }
 inline int64_t first_of(int64_t tile, int64_t m) { return m * tile / tiles_of(m); }
 
-// The numbers of one tile, packed input by input. rows[k] is the row of weights for number k; inputs may be left out.
+// The numbers of one tile, packed input by input. number(k, e) of each example e multiplies row rows[k] of the weights.
+// Inputs may be left out.
 struct PackedTile {
   static constexpr int64_t kStride = 8;
   float* x;
@@ -48,8 +50,8 @@ struct Packed {
   }
 };
 
-// Numbers stored example by example, with `stride` floats from one example to the next. Number k multiplies row
-// `first` + k of the weights.
+// Numbers stored example by example, with `stride` floats from one example to the next. Number k of each
+// example multiplies row `first` + k of the weights.
 struct Strided {
   const float* x;
   int64_t stride, length, first = 0;
@@ -84,7 +86,7 @@ inline void multiply_tile(Numbers in, int64_t count, const float* w, const float
 }
 
 // A microkernel: w[row(k)] += Σ_e x[k][e] · d[e], for E examples by T vectors. The sum over the examples comes first,
-// so that a weight is rounded only once.
+// so that a tile rounds each weight only once.
 template <int E, int T, typename Numbers>
 inline void add_tile(Numbers in, int64_t count, const float* d, int64_t stride, float* w) {
   Vector factors[E][T];

@@ -22,7 +22,7 @@ namespace {
 
 class Team {
  public:
-  // A block has up to `block` examples, so the first layer's activations are (block, p).
+  // A block has up to `block` examples, and the first layer has p neurons with the padding.
   Team(int size, int64_t block, int64_t p) : size_(size), processors_(size) {
     for (Floats& a : activations_) a = zeros(block * p);
     for (std::atomic<int>& processor : processors_) processor = kUnknown;
@@ -30,7 +30,7 @@ class Team {
 
   int size() const { return size_; }
   // The first layer's activations of a round, which is the pass of one block. Rounds alternate between two buffers,
-  // because some threads may still read one buffer while others write to the next.
+  // because some threads may still read one buffer while others write the activations of the next round.
   float* activations(int64_t round) const { return activations_[round % 2].get(); }
 
   // Reports that thread `rank` has written its part of the round's activations.
@@ -62,11 +62,11 @@ class Team {
 
  private:
   static constexpr int kSpins = 1000;
-  // In seconds. A shorter wait is not due to a missing processor.
+  // In seconds. A shorter wait does not count as lost: other work usually holds a processor for milliseconds.
   static constexpr double kMinLost = 5e-4;
   static constexpr int kUnknown = -1;
 
-  // The number of the processor that runs this thread.
+  // The number of the processor that runs this thread; kUnknown on systems other than Linux.
   static int current_processor() {
 #ifdef __linux__
     return sched_getcpu();
@@ -75,12 +75,12 @@ class Team {
 #endif
   }
 
-  // Moves this thread to another processor if another thread of the team last ran on this one. The system starts a
-  // thread on the processor of its parent. Both threads spin, and the system may let them share that processor for tens
-  // of milliseconds although another one is idle.
+  // Moves this thread to another processor if another thread of the team was on the same one when it last arrived. The
+  // system may start a thread on the processor of its parent. Both threads spin, and the system may let them share that
+  // processor for tens of milliseconds although another one is idle.
   void migrate(int rank) const {
 #ifdef __linux__
-    // Thread 0 belongs to the caller.
+    // Thread 0 belongs to the caller, so its processors must not change.
     if (rank == 0) return;
     const int current = current_processor();
     bool shared = false;
@@ -89,7 +89,7 @@ class Team {
     if (!shared || sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
     cpu_set_t others = allowed;
     CPU_CLR(current, &others);
-    // The first call moves the thread at once; the second allows it every processor again.
+    // The first call moves the thread at once; the second allows it all its processors again.
     if (sched_setaffinity(0, sizeof(others), &others) == 0) sched_setaffinity(0, sizeof(allowed), &allowed);
 #else
     static_cast<void>(rank);

@@ -66,8 +66,8 @@ inline void in_parallel(int64_t count, const std::function<void(int64_t)>& f) {
 
 // Decides how many threads train one network. If other work uses the processors, threads that wait for one another lose
 // more time than they gain. After a contended epoch, the next `backoff_epochs_` epochs train each network with one
-// thread, and the backoff after the next contended epoch is twice as long. An epoch of several threads without
-// contention halves the length of the next backoff.
+// thread, and later backoffs are twice as long. An epoch of several threads without contention halves the length of
+// later backoffs. The length stays between kMinBackoff and kMaxBackoff.
 class TeamSize {
  public:
   // Returns the number of threads for each network in an epoch, at most `most`.
@@ -89,7 +89,8 @@ class TeamSize {
     next_backoff_ = std::clamp(contended ? 2 * next : next / 2, kMinBackoff, kMaxBackoff);
   }
 
-  // The most threads that can share a network: one for each group of kPad neurons of the first hidden layer.
+  // The most threads that can share a network: one for each group of kPad neurons of the first hidden layer, or 1
+  // without a hidden layer.
   static int64_t largest(const std::vector<int64_t>& sizes) { return sizes.size() < 3 ? 1 : padded(sizes[1]) / kPad; }
 
  private:

@@ -1,8 +1,8 @@
-// One thread's network, with the passes over a mini-batch: feed forward, back-propagate, update.
+// One thread's network, with the passes over a block of examples: feed forward, back-propagate, update, evaluate.
 //
 // An input in bytes that is zero in all examples of a tile, as many pixels are, is skipped. The activations and deltas
-// of a mini-batch are (m, p_l). If several threads train one network, each holds only its own columns of the first
-// layer's deltas.
+// of a block are (m, p_l), with p_l as in descent.h. If several threads train one network, each holds only its own
+// columns of the first layer's deltas.
 #pragma once
 
 #include <cmath>
@@ -28,7 +28,7 @@ struct Block {
   int64_t at, m;
 };
 
-// Holds buffers for a block of up to `block` examples. `rank` is the thread's number in the team.
+// One thread's network, with buffers for a block of up to `block` examples. `rank` is the thread's number in the team.
 class Trainer {
  public:
   Trainer(const std::vector<int64_t>& sizes, const Examples& examples, int64_t block, Cost cost, Team& team, int rank)
@@ -63,17 +63,18 @@ class Trainer {
   void read(const Layers& from) { weights_.read(from); }
   void write(const MutableLayers& to) const { weights_.write(to); }
 
-  // Returns a sum of gradients, set to zero, with the shapes of this thread's network.
+  // Returns sums of zero, with the shapes of this thread's network.
   Sums sums() const { return weights_.sums(); }
 
-  // Gathers the inputs of the first block of a pass; call it before feed_forward. Position i holds row row_of(i).
+  // Gathers the inputs of the first block. Call it once per epoch, or per part of an evaluation, before feed_forward.
+  // Position i holds row row_of(i).
   template <typename RowOf>
   void begin(const Block& first, const RowOf& row_of) {
     gather(round_ + 1, first, row_of, 0);
   }
 
-  // Computes the outputs of the gathered block. While it waits for its team, it gathers the block `next` and prefetches
-  // the rows of the `prefetch` examples after that one.
+  // Computes the outputs of the gathered block. Before it waits for its team, it gathers the block `next`. It
+  // prefetches the rows of the `prefetch` examples after `next`, if they are bytes.
   template <typename RowOf>
   void feed_forward(const Block& block, const RowOf& row_of, const Block& next, int64_t prefetch) {
     const int64_t m = block.m;
@@ -129,8 +130,7 @@ class Trainer {
     }
   }
 
-  // w → (1 − shrinkage) w and then v → v + Σ of the examples' updates: each is delta · aᵀ for the weights and delta for
-  // the biases.
+  // w → (1 − shrinkage) w. Then adds the examples' updates: delta · aᵀ to the weights and delta to the biases.
   void step(int64_t m, double shrinkage) {
     weights_.shrink(shrinkage);
     add(m, weights_.forward(), weights_.b(), 1 / weights_.scale());
@@ -144,13 +144,13 @@ class Trainer {
   // sums → sums + Σ of the examples' updates.
   void add_to(Sums& sums, int64_t m) { add(m, sums.w, sums.b, 1); }
 
-  // w → (1 − shrinkage) w and then v → v + sums.
+  // w → (1 − shrinkage) w. Then adds the sums to the weights and biases.
   void descend(const Sums& sums, double shrinkage) {
     weights_.shrink(shrinkage);
     weights_.add(sums);
   }
 
-  // True if the cost of each of the block's m examples is finite.
+  // True if no output of the block's m examples is NaN and, for the cross-entropy, every z of an output is finite.
   bool is_finite(int64_t m) const {
     const int64_t count = m * padded(sizes_[depth_]);
     Vector sum{};
@@ -189,7 +189,8 @@ class Trainer {
     }
   }
 
-  // Gathers the inputs of a block for one round, and prefetches the rows of the next `prefetch` examples.
+  // Gathers the inputs of a block for one round. If they are bytes, also prefetches the rows of the `prefetch` examples
+  // after the block.
   template <typename RowOf>
   void gather(int64_t round, const Block& block, const RowOf& row_of, int64_t prefetch) {
     if (!packed_.empty()) {
@@ -277,7 +278,8 @@ class Trainer {
   double lost_ = 0;
   Weights weights_;
   Answers answers_;
-  // The inputs of this round and of the next, alternating: bytes packed tile by tile, or floats copied unchanged.
+  // The inputs of this round and of the next, alternating. Bytes are packed tile by tile into packed_, and floats are
+  // copied unchanged to copied_. The unused one of the two is empty.
   std::vector<PackedInputs> packed_;
   std::vector<Floats> copied_, a_, slope_, delta_;
   // The weighted inputs z of the outputs, for the cross-entropy. The output layer's slope_ is then σ(−z).

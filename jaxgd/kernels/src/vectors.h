@@ -1,4 +1,4 @@
-// SIMD vectors of JAXGD_LANES floats, the sigmoid function, and aligned memory.
+// SIMD vectors of JAXGD_LANES floats, the sigmoid function, the cross-entropy, and aligned memory.
 #pragma once
 
 #include <algorithm>
@@ -24,7 +24,7 @@ using Unaligned = float __attribute__((vector_size(4 * JAXGD_LANES), aligned(4),
 inline Vector load(const float* x) { return *reinterpret_cast<const Unaligned*>(x); }
 inline void store(float* x, Vector v) { *reinterpret_cast<Unaligned*>(x) = v; }
 inline Vector broadcast(float x) { return x - Vector{}; }
-// The sum of the lanes, the first lane first.
+// The sum of the lanes, added from lane 0 to the last lane.
 inline float total(Vector v) {
   float sum = 0;
   for (int i = 0; i < kLanes; ++i) sum += v[i];
@@ -89,15 +89,16 @@ struct Sigmoid {
 };
 
 // With e = exp(−|z|): σ(z) = 1/(1 + e) for z ≥ 0 and e/(1 + e) for z < 0, and σ′(z) = e/(1 + e)². The relative error is
-// about 1e-7. σ(1 − σ) would be 0 from z ≈ 17 on, where a neuron could never learn again. NaN stays NaN.
+// about 1e-7 up to |z| ≈ 87.7. Computed as σ(1 − σ), σ′ would be 0 from z ≈ 17 on, so that a neuron could never learn
+// again. NaN stays NaN.
 inline Sigmoid sigmoid(Vector z) {
   const Vector e = exp_minus_abs(z);
   const Vector inverse = broadcast(1.0f) / (broadcast(1.0f) + e), small = e * inverse;
   return {z < Vector{} ? small : inverse, small * inverse, z < Vector{} ? inverse : small};
 }
 
-// softplus(z) − y z with softplus(z) = log(1 + exp(z)) = max(z, 0) + log(1 + e) and e = exp(−|z|). It is finite for
-// every finite z. Its relative error is about 1e-7 for y from 0 to 1: no two large terms cancel.
+// softplus(z) − y z with softplus(z) = log(1 + exp(z)) = max(z, 0) + log(1 + e) and e = exp(−|z|). For y from 0
+// to 1, it is finite for every finite z, and its relative error is about 1e-7: no two large terms cancel.
 inline Vector cross_entropy(Vector z, Vector y) {
   const Vector e = exp_minus_abs(z);
   // log(1 + e) = 2 artanh(s) with s = e/(2 + e) ≤ 1/3. The relative remainder of the series is below 2e-9.

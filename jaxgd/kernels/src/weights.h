@@ -1,9 +1,9 @@
-// One thread's weights and biases in the layout of the kernels, and sums of gradients.
+// One thread's weights and biases in the layout of the kernels, and sums of gradients or updates in the same layout.
 //
 // The weights of layer l have one row per input, (n_{l-1}, p_l), in the panels of products.h. descent.h defines n_l and
 // p_l. Layers after the first also keep the transpose, (n_l, p_{l-1}), for back-propagation; every update changes both
-// copies. If several threads train one network, each holds only its own columns of the first layer; team.h gives the
-// reason.
+// copies. If several threads train one network, each holds only its own columns of the first layer, and of the second
+// layer's transpose; team.h gives the reason.
 #pragma once
 
 #include <algorithm>
@@ -24,7 +24,7 @@ struct Columns {
   int64_t from, count, real;
 };
 
-// A sum of gradients, in the layout of a thread's weights and biases.
+// A sum of the examples' gradients or updates, in the layout of a thread's weights and biases.
 struct Sums {
   std::vector<Floats> w, b;
   std::vector<int64_t> size_w, size_b;
@@ -95,7 +95,7 @@ class Weights {
     }
   }
 
-  // Returns a sum of gradients, set to zero, with the shapes of these weights.
+  // Returns sums of zero, with the shapes of these weights and biases.
   Sums sums() const {
     Sums zero;
     zero.w.resize(depth_ + 1);
@@ -123,7 +123,7 @@ class Weights {
     scale_ = 1;
   }
 
-  // v → v + sums. The transposed weights are copied from the updated ones.
+  // Adds the sums to the weights and biases. Then copies the updated weights to their transpose.
   void add(const Sums& sums) {
     const auto add = [](float* to, const float* from, int64_t n, double factor) {
       const Vector f = broadcast(static_cast<float>(factor));
