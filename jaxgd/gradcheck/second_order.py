@@ -56,7 +56,7 @@ def check_second_order(
         reference = _gradient(prepared, meant)
     argnums = *prepared.argnums, len(args)
     report = check(gradient, *args, w, argnums=argnums, reference=reference, **options)
-    # The first-order report already lists the fixed arguments.
+    # The first-order report already lists the fixed arguments, and this report is the check of second derivatives.
     notes = tuple(note for note in report.not_checked if not note.startswith(("held fixed", "second derivatives")))
     symmetric = _symmetry(gradient, prepared, w, options)
     return dataclasses.replace(report, consistency=(*report.consistency, *symmetric), not_checked=notes)
