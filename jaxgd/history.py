@@ -65,7 +65,7 @@ class History(NamedTuple):
     """The course of a run. Entry 0 is the start, and entry k is the state after k epochs.
 
     The book's "Epoch j" is entry j + 1. v_k are the weights and biases at entry k, and Δv = v_k − v_{k−1}. A value that
-    was not evaluated is NaN. At entry 0, step_norm, predicted and actual are NaN, because this run has made no update.
+    was not evaluated is NaN. At entry 0, before any update of this run, step_norm, predicted and actual are NaN.
 
     Every field has the shape (epochs + 1,). Outside jit and vmap, a run that ended early has fewer entries. Under vmap,
     the batch axes come first. The fields epoch and updates are integers. All others have the network's dtype; for a

@@ -58,8 +58,8 @@ class Derivative:
             Jᵀw, ‖Jᵀw‖, and the relative difference that does not count. Empty in forward mode.
         iterates: True if the computation of Jᵀw iterates until a condition holds. False in forward mode, where it is
             not examined.
-        approximate: The leaves where Jᵀw has an error that does not grow with w, as if the rule iterates to a
-            tolerance.
+        approximate: The leaves where Jᵀw has an error that does not grow with w, as in a rule that iterates to an
+            absolute tolerance.
         program: The program of ⟨w, Ju⟩; None in reverse mode.
     """
 

@@ -53,7 +53,9 @@ def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
 
 
 def cotangents(y: NDArray[Any], moved: NDArray[Any], eps: float, n: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Return n random cotangents for an output y, (n, *y.shape). `moved` is y at another point, `eps` its rounding.
+    """Return n random cotangents for an output y, (n, *y.shape).
+
+    `moved` is the output at another point, and `eps` is the relative rounding of y.
 
     Cotangents 0, 2, … divide by the size of the whole output. Cotangents 1, 3, … divide by the change of each element,
     so that the slope of a large element does not hide the slope of a small one. A change is at least one rounding of

@@ -221,8 +221,8 @@ def evaluation(float64: bool) -> Iterator[None]:
     """Set how f runs: in float64 or in the user's dtype, with the highest precision of matrix products.
 
     Arguments in float64 meet constants of f in float32, so promotion follows JAX's standard rules, not the user's
-    setting. In float64, `debug_nans` and `debug_infs` are off, because large steps may leave the domain of f. A
-    callback that refuses float64 then logs no traceback. The check moves arrays between host and device itself, so the
+    setting. In float64, `debug_nans` and `debug_infs` are off, because large steps may leave the domain of f, and a
+    callback that refuses float64 logs no traceback. The check moves arrays between host and device itself, so the
     user's transfer guard is off.
     """
     with contextlib.ExitStack() as stack:

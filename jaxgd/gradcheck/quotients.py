@@ -68,7 +68,7 @@ class Slopes:
         noise: The noise of F.
         variation: The largest |F(±h) − F(0)|.
         varies: True if the noise of F exceeds MANY roundings.
-        still: True if F, in float64, changed at no step, and the largest step was at least the size of x.
+        still: True if F, in float64, changed at no step, and the largest step was about the size of x or more.
         hidden: The slope below which rounding hides every change of F. It is above 0 only if F computes in a dtype
             narrower than float64 and changed at no step.
         cause: AGREES where F has a slope, otherwise KINK, JUMP, STEEP, EDGE or NOT_FINITE.
@@ -146,8 +146,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
                 plus[i, :end] - zero[i], zero[i] - minus[i, :end], least_jump[i], SMALL_JUMP * variation[i]
             )
             causes.append(Cause.KINK if kink[i] and singularity is Cause.AGREES else singularity)
-    # A narrow dtype hides small changes, and so do steps that are small compared with x. Such an F is not
-    # still.
+    # A narrow dtype hides small changes, and so do steps that are small compared with x. With either, F is not still.
     still = (variation == 0) & (h[0] >= 1) & (lines.narrow <= NARROW)
     hidden_slope = np.where((variation == 0) & (lines.narrow > NARROW), lines.narrow * lines.size / h[0], 0.0)
     return Slopes(

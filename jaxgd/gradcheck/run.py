@@ -87,7 +87,10 @@ def traits(fn: Callable[[list[R]], object], v: Sequence[R]) -> Traits:
 
 
 def ignored(fn: Callable[[list[R]], object], v: Sequence[R]) -> set[int]:
-    """Return the indices of the arrays in v that no result of fn depends on; an empty set if JAX cannot trace fn."""
+    """Return the indices of the arrays in v that, by the jaxpr of fn, neither its results nor its effects depend on.
+
+    Return an empty set if JAX cannot trace fn.
+    """
     try:
         jaxpr: Jaxpr = jax.make_jaxpr(fn)(list(v)).jaxpr
     except Exception:
@@ -101,7 +104,7 @@ _CALLS = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "c
 
 
 def _needed(jaxpr: Jaxpr, results: Iterable[Var | Literal]) -> set[Var]:
-    """Return the variables of a jaxpr that the given results need."""
+    """Return the variables of a jaxpr that the given results, or equations with effects, need."""
     needed = {x for x in results if isinstance(x, Var)}
     for eqn in reversed(jaxpr.eqns):
         if not eqn.effects and not needed & set(eqn.outvars):

@@ -44,7 +44,8 @@ def check_second_order(
 ) -> GradientReport:
     """Check the derivative of ∇⟨w, f⟩ by `check` with these options, and check that H is symmetric.
 
-    The derivative with respect to w is checked too: a custom rule may return the right value and block this derivative.
+    `meant` is f or the function passed as `reference`, and `drawn` holds w. The derivative with respect to w is checked
+    too: a custom rule may return the right value and block this derivative.
     """
     gradient = _gradient(prepared, prepared.problem)
     args = prepared.problem.args(prepared.v, prepared.traced)
