@@ -47,8 +47,8 @@ class Derivative:
         floor: A relative difference up to this does not count.
         along: ⟨Jᵀw, u⟩ or ⟨w, Ju⟩, (leaves, directions).
         size: The expected size of `along`: √Σ(gᵢuᵢ)² with g = Jᵀw. By chance, ⟨g, u⟩ may be far smaller than this.
-            In forward mode, it is at least |along|, and g comes from reverse mode. If that failed, the root mean square
-            of `along` replaces √Σ(gᵢuᵢ)².
+            In forward mode, it is at least |along|, and g comes from reverse mode. If reverse mode failed, the root
+            mean square of `along` replaces √Σ(gᵢuᵢ)².
         noise: The change of `along` when the point moves by one rounding, plus the rounding of the claim and the error
             of an approximate rule; 0 in forward mode, where it is not measured.
         gradients: Jᵀw for each leaf, stacked over the cotangents; empty in forward mode.
@@ -281,7 +281,7 @@ def points(
     t: ArrayLike,
     phase: float | complex = 1.0,
 ) -> Point:
-    """Return a batch of points. Direction k uses cotangent k % n of n; the last direction uses cotangent 0."""
+    """Return a batch of points. Of n cotangents, direction k uses number k % n, and the last direction number 0."""
     n, last = len(shared.cotangents[0]), len(shared.directions[0]) - 1
     index: Ints = np.asarray(direction)
     cotangent = np.where(index < last, index % n, 0)

@@ -39,7 +39,7 @@ def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
 
     A contribution is small if it is below a thousandth of the largest one, which hides it along the directions `u`. The
     result reduces the steps of the elements with a small contribution until none contributes much more than the
-    median of these contributions without zeros. Return None if no contribution is small. `g` is the gradient.
+    median of these contributions, zeros excluded. Return None if no contribution is small. `g` is the gradient.
     """
     own: NDArray[Any] = u[1]
     share: Floats = np.nan_to_num(np.abs(g) * np.abs(u[-1]), posinf=0)
