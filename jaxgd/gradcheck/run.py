@@ -41,13 +41,13 @@ R_co = TypeVar("R_co", covariant=True)
 
 @runtime_checkable
 class Objective(Protocol[S_contra, E_contra, R_co]):
-    """A function that the check evaluates for many elements, such as points. It is hashable, to compile once."""
+    """A function that the check evaluates for many elements, such as points; hashable, so that it compiles once."""
 
     def __call__(self, shared: S_contra, element: E_contra, /) -> R_co:
         """Return the result for one element. All elements use the same `shared`."""
 
     def __hash__(self) -> int:
-        """Return the hash that identifies the compiled program."""
+        """Return the hash. Equal functions share a compiled program."""
 
 
 def eps_of(dtype: DTypeLike) -> float:
