@@ -35,13 +35,15 @@ class Best:
 
 
 class TrainState(NamedTuple):
-    """The state between two epochs: everything that the next epoch needs. A pytree: scan it, vmap it, save it whole.
+    """The state between two epochs: all that the next epoch needs besides the data and the arguments of `train`.
+
+    It is a pytree: scan it, vmap it, save it whole.
 
     Attributes:
         network: The weights and biases v.
         optimizer_state: The optimizer's own state, a pytree of arrays; without arrays for plain descent.
-        key: The random key of the run, which training never changes. Epoch k (the first is 0) draws its order of
-            examples from fold_in(key, k).
+        key: The random key of the run, which training never changes. With mini-batches, epoch k (the first is 0) draws
+            its order of examples from fold_in(key, k).
         epoch: The number of epochs done so far, an integer scalar.
         cost: The cost C(v) over all training examples, with the term of `l2`; a scalar. NaN if it was not evaluated.
         gradient: ∇C(v) over all training examples, which the next full-batch update follows. None in a run of
@@ -60,18 +62,18 @@ class TrainState(NamedTuple):
 
 
 class History(NamedTuple):
-    """The course of a run: one entry per epoch. Entry 0 is the start, and entry k is the state after k epochs.
+    """The course of a run. Entry 0 is the start, and entry k is the state after k epochs.
 
     The book's "Epoch j" is entry j + 1. v_k are the weights and biases at entry k, and Δv = v_k − v_{k−1}. A value that
-    was not evaluated is NaN. At entry 0, step_norm, predicted and actual are NaN, because no update has been made yet.
+    was not evaluated is NaN. At entry 0, before any update of this run, step_norm, predicted and actual are NaN.
 
-    Every field has the shape (epochs + 1,). Under vmap, the batch axes come first. The fields epoch and updates are
-    integers. All others have the network's dtype; for a bfloat16 or float16 network, float32. Only the arrays in
-    `records` may have further axes and other dtypes.
+    Every field has the shape (epochs + 1,). Outside jit and vmap, a run that ended early has fewer entries. Under vmap,
+    the batch axes come first. The fields epoch and updates are integers. All others have the network's dtype; for a
+    bfloat16 or float16 network, float32. Only the arrays in `records` may have further axes and other dtypes.
 
     Attributes:
         epoch: Epochs done. If this run continues another one, they count from the start of the first run.
-        updates: The number of updates, counted in the same way.
+        updates: `epoch` times the number of updates per epoch in this run.
         cost: C(v_k), the mean cost over all training examples, with the term of `l2`: the function that descent
             minimizes.
         accuracy: The fraction of training examples, 0 to 1, whose strongest output is the right one. NaN for a network
@@ -112,12 +114,12 @@ class TrainResult(NamedTuple):
     """The result of `train`.
 
     Attributes:
-        network: The network after the last epoch that left the cost and all weights finite. With `keep="best"`, the
-            best network instead.
+        network: The network after the last epoch that left the cost and all weights finite; with `donate`, after the
+            last epoch, finite or not. With `keep="best"`, the best network instead, if a validation value was finite.
         history: One entry per epoch, and one for the start.
-        outcome: The reason why the run ended: COMPLETED, UNCHANGED, SATURATED, NOT_FINITE, START_NOT_FINITE, BAD_RULE
-            if a traced η is not finite or not above 0 or a traced λ is not finite or below 0, PATIENCE, or STOPPED by
-            the callback.
+        outcome: The reason why the run ended: COMPLETED, UNCHANGED, SATURATED, NOT_FINITE, START_NOT_FINITE, PATIENCE,
+            STOPPED by the callback, or BAD_RULE. BAD_RULE means that a traced η is not finite or not above 0 (in
+            a schedule, below 0), or that a traced λ is not finite or below 0.
         state: The state at the end. Pass `state=result.state` to continue the run bit for bit.
         kernel: The backend that ran the epochs, and the reason for it.
     """

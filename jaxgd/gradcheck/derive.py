@@ -24,36 +24,42 @@ Gradients = Objective[list[Array], LeavesAndCotangents, tuple[Sequence[Numbers],
 AUTODIFF = "autodiff"
 # Factors for a cotangent. A linear rule multiplies its result by the same factor. Powers of two keep the product exact.
 _FAR = (2.0**20, -(2.0**-20))
-# A rule counts as linear if it deviates by at most this part of its result, or by 1000 roundings if that is more.
+# A deviation of a rule from linearity counts only above this part of its result, or above 1000 roundings if these are
+# more.
 _LINEAR, _ROUNDINGS = 1e-6, 1e3
-# The largest relative error of a rule that counts as an approximation.
+# A rule that iterates counts as approximate if its relative error is at most this.
 _APPROXIMATE = 1e-3
-# A claim has 10 eps of rounding, but at most _OWN_ROUNDING. Two claims agree up to 100 eps, but at most up to
-# _OWN_FLOOR. Without these limits, a doubled gradient in bfloat16 would not be wrong.
+# The noise of a claim includes a rounding of 10 eps, but at most _OWN_ROUNDING. A relative difference up to 100 eps,
+# but at most _OWN_FLOOR, does not count. Without these limits, a doubled gradient in bfloat16 would not be wrong.
 _OWN_ROUNDING, _OWN_FLOOR = 0.005, 0.1
-# An element below this part of the largest one may be pure rounding.
+# An element of a gradient below this part of the largest element may be pure rounding.
 _NOTHING = 1e-14
-# The index of the direction along which only the elements with small contributions move, if there are any.
+# The index of the direction that moves only the elements with a small contribution to the slope, if a leaf has any.
 EVEN = 2
 
 
 @dataclasses.dataclass
 class Derivative:
-    """One claim: its gradient, and its projections on the directions.
+    """A derivative, claimed or by autodiff: its gradient, and its projections on the directions.
 
     Attributes:
-        name: The name of the claim.
+        name: "gradient", "vjp", "jvp", "autodiff" or "forward mode".
         floor: A relative difference up to this does not count.
         along: ⟨Jᵀw, u⟩ or ⟨w, Ju⟩, (leaves, directions).
         size: The expected size of `along`: √Σ(gᵢuᵢ)² with g = Jᵀw. By chance, ⟨g, u⟩ may be far smaller than this.
-        noise: The change of `along` when the point moves by one rounding; 0 in forward mode, where it is not measured.
+            In forward mode, it is at least |along|, and g comes from reverse mode. If reverse mode failed, the root
+            mean square of `along` replaces √Σ(gᵢuᵢ)².
+        noise: The change of `along` when the point moves by one rounding, plus the rounding of the claim and the error
+            of an approximate rule; 0 in forward mode, where it is not measured.
         gradients: Jᵀw for each leaf, stacked over the cotangents; empty in forward mode.
-        moved: For each leaf, the change of each element of Jᵀw, for the first w, when the point moves by one rounding.
-        linear: For each leaf, four numbers: ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1, the noise of Jᵀw, ‖Jᵀw‖, and the
-            relative difference that does not count.
-        iterates: True if the computation of the claim iterates until a condition holds.
-        approximate: The leaves where Jᵀw has an error that does not grow with w, as if the rule iterates to a
-            tolerance.
+        moved: For each leaf, the change of each element of Jᵀw, for the first w, when the point moves by one rounding;
+            at least the error of an approximate rule. Empty in forward mode.
+        linear: For each leaf, four numbers: ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1 (0 if it was not tested), the noise of
+            Jᵀw, ‖Jᵀw‖, and the relative difference that does not count. Empty in forward mode.
+        iterates: True if the computation of Jᵀw iterates until a condition holds. False in forward mode, where it is
+            not examined.
+        approximate: The leaves where Jᵀw has an error that does not grow with w, as in a rule that iterates to an
+            absolute tolerance.
         program: The program of ⟨w, Ju⟩; None in reverse mode.
     """
 
@@ -80,15 +86,15 @@ class Derivatives:
 
     Attributes:
         prepared: The problem and its point.
-        shared: The point, directions and cotangents, in float64.
+        shared: The point, the fixed arrays, the directions and the cotangents, in float64 or complex128.
         runner: The runner of batches.
         claims: The claims, then autodiff: the derivatives to compare with quotients.
-        reverse: Autodiff by reverse mode, or None.
-        forward: Autodiff by forward mode, or None.
+        reverse: Autodiff by reverse mode; None if it failed.
+        forward: Autodiff by forward mode; None if it failed.
         notes: Sentences on parts that were not checked.
         outputs: The values of f(x) that reverse mode returns.
         nondeterminism: The relative difference allowed between two runs of one derivative.
-        even: The leaves whose direction EVEN moves only elements that contribute little.
+        even: The leaves whose direction EVEN moves only elements that contribute little to the slope.
     """
 
     prepared: Prepared
@@ -104,7 +110,10 @@ class Derivatives:
 
     @property
     def floor(self) -> float:
-        """Two derivatives count as equal up to this relative difference. It allows for constants rounded to float32."""
+        """Two derivatives count as equal up to this relative difference.
+
+        For arguments in float32 or a narrower dtype, it allows for constants of f that are rounded to float32.
+        """
         own = max(eps_of(x.dtype) for x in self.prepared.v)
         return max(constants.FLOOR, 4 * min(own, constants.EPS32), self.nondeterminism)
 
@@ -119,9 +128,10 @@ def derive(
     rng: np.random.Generator,
     nondeterminism: float = 0.0,
 ) -> Derivatives:
-    """Run autodiff and the claims, and draw n directions for each leaf.
+    """Run autodiff and the claims, and draw n random directions for each leaf.
 
-    If autodiff fails in both modes and no derivative is claimed, raise the exception of reverse mode.
+    The exception of a claim passes through. If autodiff fails in both modes and no claim can run, raise the exception
+    of reverse mode.
     """
     with evaluation(float64=True):
         v, traced = upcast(prepared.v), upcast(prepared.traced)
@@ -153,7 +163,7 @@ def derive(
     except Exception as error:
         d.notes.append(f"forward mode: {first_line(error)}")
         if reverse_error is not None and not d.claims:
-            # f has no derivative, and the exception of reverse mode explains this best.
+            # JAX cannot differentiate f, and the exception of reverse mode explains this best.
             raise reverse_error from None
     d.claims += [x for x in (d.reverse or d.forward,) if x is not None]
     return d
@@ -209,7 +219,7 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
             derivative.along[i, k] = np.sum(np.real(g[k % n] * u[k]))
             derivative.size[i, k] = norm(finite[k % n] * u[k])
             spread = np.maximum(np.nan_to_num(moved), usual * finite[k % n])
-            # In a dtype of few digits, the small elements of a claim may be as coarse as the largest.
+            # In a dtype of few digits, the rounding of the small elements may be as large as that of the largest one.
             few = k == EVEN and eps > constants.NARROW
             rounded = np.max(finite[k % n], initial=0.0) * norm(u[k]) if few else derivative.size[i, k]
             derivative.noise[i, k] = 2 * norm(spread * u[k]) + own * rounded
@@ -250,14 +260,14 @@ def _forward(d: Derivatives, name: str, program: Objective[Shared, Point, Number
             along = d.runner(program, narrowed(d), batch)
         floor = max(floor, 100 * max(eps_of(x.dtype) for x in d.prepared.v))
     along = np.asarray(along, float).reshape(leaves, n)
-    # Reverse mode gives the size of the terms of each slope.
+    # Reverse mode gives the size of the terms of each slope. Without it, assume the root mean square of the slopes.
     known = d.reverse.size if d.reverse is not None else np.array([[rms(row)] for row in along])
     size = np.maximum(np.nan_to_num(np.abs(along), posinf=0), known)
     return Derivative(name, floor, along, size, np.zeros_like(along), program=program)
 
 
 def narrowed(d: Derivatives) -> Shared:
-    """Return the point, the fixed arrays and the directions in the user's dtype."""
+    """Return the shared data with the point, the fixed arrays and the directions in the user's dtypes."""
     kept = [u.astype(x.dtype) for u, x in zip(d.shared.directions, d.prepared.v, strict=True)]
     return d.shared._replace(v=d.prepared.v, traced=d.prepared.traced, directions=kept)
 
@@ -271,7 +281,7 @@ def points(
     t: ArrayLike,
     phase: float | complex = 1.0,
 ) -> Point:
-    """Return a batch of points. Direction k uses cotangent k % n of n, and single elements use cotangent 0."""
+    """Return a batch of points. Of n cotangents, direction k uses number k % n, and the last direction number 0."""
     n, last = len(shared.cotangents[0]), len(shared.directions[0]) - 1
     index: Ints = np.asarray(direction)
     cotangent = np.where(index < last, index % n, 0)
@@ -280,7 +290,7 @@ def points(
 
 
 def first_line(error: Exception) -> str:
-    """Return the type and message of an exception as one line of at most 160 characters."""
+    """Return the type of an exception and the first line of its message, cut to 160 characters."""
     lines = str(error).strip().splitlines()
     if lines and lines[0].endswith("Traceback (most recent call last):"):
         # The last line of a callback's traceback names its exception.

@@ -22,9 +22,9 @@ def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any
     """Return n random directions for a leaf and one fixed direction, (n + 1, *x.shape).
 
     In directions 0, 2, … all elements have the root mean square of the leaf as their size. In directions 1, 3, … each
-    element has the size of the same element of x, for leaves that mix large and small elements. Signs are random and
-    sizes vary by up to a half, so that no two elements cancel. The last direction holds the sizes of the elements of x,
-    to move one element at a time.
+    element has the size of the same element of x, for leaves that mix large and small elements; for an element 0, it is
+    the root mean square. Signs are random and sizes vary by up to a half, so that no two elements cancel. The last
+    direction holds the sizes of the elements of x, rounded to powers of two, to move one element at a time.
     """
     scale = scale_of(x)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -39,7 +39,7 @@ def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
 
     A contribution is small if it is below a thousandth of the largest one, which hides it along the directions `u`. The
     result reduces the steps of the elements with a small contribution until none contributes much more than the
-    median of these contributions. Return None if no contribution is small. `g` is the gradient.
+    median of these contributions, zeros excluded. Return None if no contribution is small. `g` is the gradient.
     """
     own: NDArray[Any] = u[1]
     share: Floats = np.nan_to_num(np.abs(g) * np.abs(u[-1]), posinf=0)
@@ -53,14 +53,16 @@ def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
 
 
 def cotangents(y: NDArray[Any], moved: NDArray[Any], eps: float, n: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Return n random cotangents for an output y, (n, *y.shape). `moved` is y at another point, `eps` its rounding.
+    """Return n random cotangents for an output y, (n, *y.shape).
 
-    Cotangents 0, 2, … divide by the size of the whole output, cotangents 1, 3, … by the change of each element: then
-    the slope of a large output does not hide the slope of a small one. A change is at least one rounding of the element
-    and the part _SMALL of the largest element or change, so that rounding is not amplified. A size is at least 100
-    times the reciprocal of the dtype's largest number, so that the dtype holds the cotangent.
+    `moved` is the output at another point, and `eps` is the relative rounding of y.
+
+    Cotangents 0, 2, … divide by the size of the whole output. Cotangents 1, 3, … divide by the change of each element,
+    so that the slope of a large element does not hide the slope of a small one. A change is at least one rounding of
+    the element and the part _SMALL of the largest element or change, so that rounding is not amplified. A size is at
+    least 100 times the reciprocal of the dtype's largest number, so that the dtype holds the cotangent.
     """
-    # jnp.finfo also knows the dtypes of ml_dtypes, such as bfloat16.
+    # Unlike NumPy's finfo, this one (JAX's) knows the dtypes of ml_dtypes, such as bfloat16.
     least = 100 / float(finfo(y.dtype).max)
     y, moved = (np.where(np.isfinite(x), x, 0).astype(complex if np.iscomplexobj(x) else float) for x in (y, moved))
     change: Floats = np.maximum(np.abs(moved - y), eps * np.abs(y))
@@ -97,7 +99,10 @@ def stacked(points: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
 
 
 def scale_of(x: NDArray[Any]) -> float:
-    """Return the root mean square of a leaf, rounded to a power of two so that steps are exact; 1 for zeros."""
+    """Return the root mean square of the finite elements, rounded to a power of two so that steps are exact.
+
+    Return 1 if all of them are 0, or if no element is finite.
+    """
     size: Floats = np.abs(x[np.isfinite(x)]).astype(float)
     return float(_power_of_two(norm(size) / math.sqrt(size.size))) if size.any() else 1.0
 
@@ -107,7 +112,7 @@ def _power_of_two(x: NDArray[Any] | float) -> Floats:
 
 
 def norm(x: ArrayLike) -> float:
-    """Return the Euclidean norm of x, without overflow of its squares; infinite if x is not finite."""
+    """Return the Euclidean norm of x, without overflow of its squares; infinite if an element is infinite or NaN."""
     # The norm of jaxgd.pytree is for JAX's arrays, and it would compile a program for each shape.
     size: Floats = np.abs(np.asarray(x))
     largest = float(np.max(size, initial=0.0))

@@ -22,7 +22,7 @@ class Examination:
     Attributes:
         d: The derivatives.
         sampler: The evaluation of f.
-        misfits: The claims, each with the leaves for which it has no usable value.
+        misfits: The caller's claims, each with its misfits and the leaves for which it has no usable value.
         rtol: The user's tolerance, or None.
         rng: The random generator of the search.
         lines: F along the directions of each leaf.
@@ -82,7 +82,7 @@ class Examination:
             note = "in the quotients at many steps"
             return Check(name, Verdict.CANNOT_TELL, Cause.OUT_OF_TIME, math.nan, math.inf, note)
         if verdict is Verdict.WRONG and (claim.iterates or self.sampler.iterates):
-            # If f or the rule iterates, the quotient and the rule are only as accurate as the iteration's tolerance.
+            # If f or the rule iterates, its result is only as accurate as the tolerance of the iteration.
             small = judgment.difference <= constants.ITERATION * judgment.size
             verdict, cause = (Verdict.CANNOT_TELL, Cause.APPROXIMATE) if small else (verdict, cause)
         if cause is Cause.UNSTEADY and leaf in claim.approximate:
@@ -96,7 +96,8 @@ class Examination:
             notes.append(f"the derivative of f along a direction is {value:.1e}, known to ±{judgment.tolerance:.1e}")
         if verdict is Verdict.CANNOT_TELL and not np.isfinite(claimed.value).all():
             notes.append(f"{claim.name} is infinite or NaN")
-        # By chance, the slope along one direction may be far smaller than its terms.
+        # By chance, the slope along one direction may be far smaller than its terms. Errors are then relative to the
+        # terms.
         size = value if value > 0.1 * judgment.size else judgment.size
         error, tolerance = _ratio(judgment.difference, size), _ratio(judgment.tolerance, size)
         return Check(name, verdict, cause, error, tolerance, "; ".join(notes))
@@ -107,7 +108,8 @@ class Examination:
         if judgment.verdict is not Verdict.RIGHT:
             return judgment
         if leaf in self.d.even and len(each) > EVEN:
-            # The elements that move along EVEN are a small part of the leaf's gradient.
+            # The elements that move along EVEN are a small part of the leaf's gradient. So the error of the leaf comes
+            # from the other directions, if these are right.
             others = core.combine([j for k, j in enumerate(each) if k != EVEN])
             judgment = others if others.verdict is Verdict.RIGHT else judgment
             words = f"elements of {self.d.prepared.leaves[leaf].name} with a far smaller gradient: rounding hides them"
@@ -115,7 +117,8 @@ class Examination:
             if hidden and words not in self.d.notes:
                 self.d.notes.append(words)
         if leaf in claim.approximate:
-            # The rule is exact for large cotangents, but may be inexact for others.
+            # The rule is nearly exact only for large cotangents. If its error is too large along one direction
+            # (UNSTEADY), this direction decides.
             judgment = next((j for j in each if j.cause is Cause.UNSTEADY), judgment)
         return judgment
 
@@ -129,7 +132,8 @@ class Examination:
         if claim.gradients and reference.gradients:
             pairs = list(zip(claim.gradients[leaf], reference.gradients[leaf], strict=True))
             off, a, b = (np.array([norm(x) for x in xs]) for xs in zip(*((a - b, a, b) for a, b in pairs), strict=True))
-            # Only the gradient for the first cotangent was computed at the moved points.
+            # Only the gradient for the first cotangent was computed at the moved points. For the others, assume the
+            # same relative noise.
             moved = norm(claim.moved[leaf]) + norm(reference.moved[leaf])
             noise = constants.NOISES * moved * (b / b[0] if b[0] else np.ones_like(b))
         else:
@@ -164,7 +168,7 @@ class Examination:
         unclear = np.nanmin(slopes.error / scale[: len(slopes.error)], initial=np.inf)
         noise += constants.SAFETY * (unclear if np.isfinite(unclear) else 0.0) * scale
         off = np.nan_to_num(np.abs(a - b), nan=np.inf)
-        # Rounding in forward mode may be as large as the small elements that move along EVEN.
+        # Rounding in forward mode may be as large as the small elements that move along EVEN, so leave EVEN out.
         off[EVEN : EVEN + 1] *= leaf not in self.d.even
         k = int(np.argmax(np.where(off > 0, off / (noise + scale), 0)))
         check = self._checked(
@@ -176,11 +180,11 @@ class Examination:
         if check.verdict is by_quotient.verdict is Verdict.WRONG and quotients[reverse.name].verdict is Verdict.RIGHT:
             note = f"forward mode differs from the quotient by {by_quotient.error:.2g} relative, reverse mode agrees"
             return dataclasses.replace(check, verdict=Verdict.CANNOT_TELL, note=note)
-        # If the uncertainty is as large as the derivatives, the comparison with the quotients reports this.
+        # If this comparison cannot decide, the comparison with the quotients reports the uncertainty.
         return None if check.verdict is Verdict.CANNOT_TELL else check
 
     def _linear(self, claim: Derivative, leaf: int) -> Check | None:
-        """Check that a rule is linear in its cotangent."""
+        """Return a check if a rule is not linear in its cotangent, otherwise None."""
         if not claim.gradients:
             return None
         difference, noise, size, floor = claim.linear[leaf]
@@ -249,8 +253,9 @@ class Examination:
     ) -> tuple[Check, Check | None]:
         """Return the two checks of a claim after the search of single elements.
 
-        A kink explains a difference only in elements that have a kink, and only if the claim is between the one-sided
-        slopes. If every element is right, then the steps along the whole leaf were too large for some elements.
+        A kink explains a difference only in elements that have a kink. If a single element was searched, the claim must
+        also be between the one-sided slopes. If every element is right, then the steps along the whole leaf were too
+        large for some elements.
         """
         wrong = Verdict.WRONG
         if check.cause is Cause.DIFFERS and self._every_element_is_right(claim, i, search):
@@ -272,7 +277,7 @@ class Examination:
         return check, direct
 
     def _every_element_is_right(self, claim: Derivative, i: int, search: locate.ElementSearch) -> bool:
-        """Return True if all elements are right, and their differences and tolerances do not explain the leaf's."""
+        """Return True if all elements are right, and too close to the quotients to explain the leaf's difference."""
         slopes, unit = self.slopes[i], np.abs(self.d.shared.directions[i][-1]).reshape(-1)
         # The elements are compared for the first cotangent, which belongs to the first direction.
         difference = np.abs(claim.along[i, 0] - slopes.value[0])
@@ -291,7 +296,7 @@ class Examination:
         return "the rule ignores its cotangent: is the cotangent missing as a factor" if same else ""
 
     def _taylor(self, i: int) -> float:
-        """Return the smallest power of the Taylor remainder over the directions, for the first claim."""
+        """Return the smallest power over the directions with which the first claim's Taylor remainder shrinks."""
         claims = self._claims(i)
         if not claims:
             return math.nan

@@ -14,15 +14,15 @@ from jaxgd.gradcheck.sample import Floats, Ints, Sampler
 from jaxgd.gradcheck.verdicts import Cause
 from jaxgd.mesh.processes import decided, on_host, spans_processes
 
-# The search compares every element of a leaf of up to ALL elements. In a larger leaf it compares up to SAMPLE random
-# elements, and the elements that it finds by dividing the leaf into blocks.
+# A search with quotients compares every element of a leaf of up to ALL elements, if f is fast enough. Otherwise it
+# compares up to SAMPLE random elements, and the elements that it finds by dividing the leaf into blocks.
 ALL = 1024
 SAMPLE = 256
 _BLOCKS = 64
 _KEEP = 12
 # An element below this part of the largest element may be pure rounding, if f adds elements.
 _NOTHING = 1e-14
-# The approximate time limit in seconds for the search of one leaf, which matters for a slow f.
+# The approximate time limit in seconds for the search of one leaf with quotients, which matters for a slow f.
 _SECONDS = 20.0
 
 
@@ -36,7 +36,7 @@ class ElementSearch:
         reference: The reference derivatives.
         error: The sum of the uncertainties of the claim and the reference.
         kink: True for elements along which f has no slope.
-        floor: A smaller difference, relative to the largest element, does not count.
+        floor: A smaller difference, relative to the largest reference, does not count.
     """
 
     index: Ints
@@ -82,7 +82,7 @@ def outliers(claim: Derivative, reference: Derivative, leaf: int) -> NDArray[np.
 
     The norm of a leaf hides small elements: an element that is wrong by a fifth may be 1e-12 of the norm. The rounding
     is estimated from the noise of the element and of all elements of similar size, because the noise of one element may
-    be small by luck.
+    be small by luck. The mask is empty in forward mode.
     """
     if not (claim.gradients and reference.gradients):
         return np.zeros(0, bool)
@@ -90,11 +90,12 @@ def outliers(claim: Derivative, reference: Derivative, leaf: int) -> NDArray[np.
     moved = (claim.moved[leaf] + reference.moved[leaf]).reshape(-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         size, off = np.abs(g), np.abs(c - g)
-        # If an element is the same at the moved points, its rounding is unknown.
+        # If an element is the same at the moved points, its rounding is unknown, so allow a larger difference.
         least = np.where(moved > 0, _NOTHING, max(claim.floor, reference.floor)) * np.max(size, initial=0.0)
         suspects = off > np.maximum.reduce([1e-2 * size, constants.NOISES * moved, least])
         noise = np.where(size > 0, moved / size, 0)
-    # If many elements are suspect, the comparison of the whole leaf finds them.
+    # Compare the first 64 suspects with the noise of similar elements. If more elements are suspect, the comparison of
+    # the whole leaf finds them.
     for i in np.flatnonzero(suspects)[:64]:
         like = (size >= size[i] / 10) & (size <= size[i] * 10)
         if off[i] <= 10 * size[i] * np.max(noise[like], initial=0.0):
@@ -190,7 +191,8 @@ def _narrow_down(claim: Derivative, leaf: int, sampler: Sampler, h: Floats, nois
     """Return the indices of single elements where claim and quotient disagree.
 
     The search divides a leaf into blocks, then divides again the blocks where the claim and a quotient along the block
-    disagree most. `most` limits the number of blocks. The result is empty if no block stands out.
+    disagree most. `most` limits the number of blocks. The result is empty if no block disagrees, or if the limit is
+    reached before the blocks are single elements.
     """
     ranges = [(0, int(np.size(sampler.shared.v[leaf])))]
     singles: list[int] = []

@@ -55,8 +55,8 @@ def pattern_of(
 ) -> str:
     """Return the pattern of the error in words; "" if no pattern is recognized.
 
-    `whole` is the claimed gradient of the leaf, flat, or None. `axes` are the names and lengths of the axes of the
-    arguments of f: a wrong gradient may be the right one times the length of an axis.
+    `whole` is the claimed gradient of the leaf, flat; None in forward mode. `axes` are the names and lengths of the
+    axes of the arguments of f: a wrong gradient may be the right one times the length of an axis, or divided by it.
     """
     c, r = search.claimed, search.reference
     wrong = search.wrong
@@ -122,7 +122,7 @@ def _factor(ratio: float, axes: Sequence[tuple[str, int]]) -> str:
 
 
 def _some(search: ElementSearch, shape: tuple[int, ...]) -> str:
-    """Return a sentence if one element is wrong, two are swapped, or all wrong ones have one index on an axis.
+    """Return a sentence if one element is wrong, two are swapped, or all wrong ones share the index on one axis.
 
     Otherwise return "".
     """
@@ -177,7 +177,7 @@ def _moved(search: ElementSearch, whole: NDArray[Any] | None, shape: tuple[int, 
 
 
 def places(index: Ints, shape: tuple[int, ...], most: int = 3) -> str:
-    """Return the indices of a few elements as text: [0, 1], [0, 2] and 5 more."""
+    """Return the first `most` indices as text, and the number of the others: [0, 1], [0, 2], [0, 3] and 5 more."""
     named = [_index(np.unravel_index(i, shape)) for i in index[:most]]
     more = f" and {len(index) - most} more" if len(index) > most else ""
     return ", ".join(named) + more

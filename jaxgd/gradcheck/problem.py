@@ -56,10 +56,10 @@ class Problem:
         f: The user's function.
         structure: The tree of the arguments.
         varied: The places of the differentiated leaves.
-        traced: The places of the fixed arrays, which are traced.
+        traced: The places of the fixed arrays: JAX arrays and floating-point leaves, which are traced.
         static: The places and values of all other leaves, which are part of the compiled program.
         has_aux: True if f returns (value, aux).
-        outputs: The places of the floating-point leaves in the result of f, without empty ones.
+        outputs: The places of the floating-point and complex leaves in the result of f, without empty ones.
     """
 
     f: Opaque[Callable[..., object]]
@@ -101,7 +101,7 @@ class Problem:
         return out[0] if self.has_aux and isinstance(out, tuple) else out
 
     def __call__(self, v: Sequence[Numbers], traced: Sequence[Numbers]) -> list[Array]:
-        """Return the floating-point and complex leaves of the result of f."""
+        """Return the leaves of the result of f at the places `outputs`."""
         leaves = jax.tree.leaves(self.result(v, traced))
         return [jnp.asarray(leaves[i]) for i in self.outputs]
 
@@ -146,7 +146,8 @@ def prepare(
 ) -> Prepared:
     """Sort the leaves of the arguments into differentiated, traced and static ones.
 
-    Raise DtypeError if no leaf can be differentiated, RangeError if argnums is out of range.
+    Raise DtypeError if a leaf is traced by a transformation, if no leaf can be differentiated, or if argnums is
+    not one or several whole numbers. Raise RangeError if argnums is out of range, empty or names an argument twice.
     """
     chosen = _argnums(argnums, len(args))
     names = _names(f, len(args))
@@ -174,7 +175,8 @@ def prepare(
             traced.append(place)
             held.append(value if isinstance(value, jax.Array) else jnp.asarray(value))
         else:
-            # f may use an integer as a shape, and may compute with a NumPy array outside of JAX.
+            # f may use an integer as a shape, and may compute with a NumPy array of integers outside of JAX, so do not
+            # trace them.
             static.append((place, Opaque(value)))
     if not v:
         got = _list([value for _, value in with_paths])
@@ -219,8 +221,8 @@ def evaluation(float64: bool) -> Iterator[None]:
     """Set how f runs: in float64 or in the user's dtype, with the highest precision of matrix products.
 
     Arguments in float64 meet constants of f in float32, so promotion follows JAX's standard rules, not the user's
-    setting. In float64, `debug_nans` and `debug_infs` are off, because large steps may leave the domain of f. A
-    callback that refuses float64 then logs no traceback. The check moves arrays between host and device itself, so the
+    setting. In float64, `debug_nans` and `debug_infs` are off, because large steps may leave the domain of f, and a
+    callback that refuses float64 logs no traceback. The check moves arrays between host and device itself, so the
     user's transfer guard is off.
     """
     with contextlib.ExitStack() as stack:
@@ -238,7 +240,7 @@ def evaluation(float64: bool) -> Iterator[None]:
 
 @contextmanager
 def _without_tracebacks() -> Iterator[None]:
-    """Turn off the log of failing callbacks. Checks in several threads may overlap."""
+    """Turn off the log of failing callbacks. If checks in several threads overlap, the last to end turns it on."""
     global _quiet
     with _LOCK:
         _quiet += 1
@@ -290,7 +292,7 @@ def _argnums(argnums: int | Sequence[int] | None, n: int) -> tuple[int, ...]:
 
 
 def _names(f: Callable[..., object], n: int) -> list[str]:
-    """Return the names of the arguments in f's signature."""
+    """Return the names of the n arguments in f's signature; args[i] for an argument without a name."""
     try:
         parameters = list(inspect.signature(f).parameters.values())
     except (TypeError, ValueError):

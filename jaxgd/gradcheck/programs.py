@@ -30,7 +30,7 @@ class Point(NamedTuple):
         cotangent: The index of the cotangent.
         start: The flat index of the first element that u moves. u is 0 outside start ≤ index < stop.
         stop: The flat index after the last element that u moves.
-        t: The length of the step.
+        t: The step, which may be negative.
         phase: A factor of u, such as 1j.
     """
 
@@ -124,7 +124,7 @@ class Reverse:
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """f(v)."""
+    """f(v), without a derivative."""
 
     problem: Problem
 
@@ -140,7 +140,7 @@ class ClaimedGradient:
     """The result of `gradient=` times the cotangent of the only output of f.
 
     `places[i]` is the index, among the leaves of the result, of the gradient of differentiated leaf i. It is None if
-    the result has no gradient of that shape.
+    no leaf of the result fits.
     """
 
     problem: Problem
@@ -160,7 +160,7 @@ class ClaimedGradient:
 
 @dataclasses.dataclass(frozen=True)
 class ClaimedVjp:
-    """The result of the pullback of `vjp=`."""
+    """The result of the pullback of `vjp=`. `places` is the same as in ClaimedGradient."""
 
     problem: Problem
     vjp: Opaque[Callable[..., Any]]
@@ -207,7 +207,7 @@ def whole_cotangent(problem: Problem, out: object, w: Sequence[Numbers]) -> obje
 
 
 def _times(w: Numbers, g: Array) -> Array:
-    """Return w·g in the precision of g."""
+    """Return w·g, in the precision of g if w is real."""
     return jnp.asarray(w) * g if jnp.iscomplexobj(w) else jnp.asarray(w, jnp.real(g).dtype) * g
 
 

@@ -66,9 +66,9 @@ class Slopes:
         gap_error: The estimated error of the gap.
         step: The step that gave the quotient.
         noise: The noise of F.
-        variation: The largest |F(h) − F(0)|.
+        variation: The largest |F(±h) − F(0)|.
         varies: True if the noise of F exceeds MANY roundings.
-        still: True if F, in float64, changed at no step, and the largest step was at least the size of x.
+        still: True if F, in float64, changed at no step, and the largest step was about the size of x or more.
         hidden: The slope below which rounding hides every change of F. It is above 0 only if F computes in a dtype
             narrower than float64 and changed at no step.
         cause: AGREES where F has a slope, otherwise KINK, JUMP, STEEP, EDGE or NOT_FINITE.
@@ -76,7 +76,7 @@ class Slopes:
         values: All entries of the table, (lines, entries).
         errors: Their errors, without the distance to another slope at far smaller steps.
         h: The steps, (rungs,).
-        quotients: The quotients, (lines, rungs).
+        quotients: (F(h) − F(−h))/2h at each step, (lines, rungs).
         rounding: The rounding of F, (lines,).
     """
 
@@ -126,7 +126,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         table = romberg(
             h, quotients, np.maximum.reduce([rounding, hidden, coarse, np.full(len(usual), noise)]), least, 2
         )
-        # The second difference adds four values of F.
+        # The second difference adds four values of F, so its noise is four times the noise of F.
         gap, gap_error, *_ = romberg(h, (plus + minus - 2 * zero) / h, 4 * table.noise, 4 * table.noise, 1)
         kink = np.abs(gap) > np.maximum(SAFETY * gap_error, SMALL_GAP * np.abs(table.value))
     varies = table.noise > MANY * rounding
@@ -134,7 +134,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
     rough = varies & (change[:, -1] > ROUGH * variation)
     few = (lines.narrow > NARROW) | stairs
     doubt = [Cause.NO_FLOAT64 if a else Cause.ROUGH if b else Cause.NOISE for a, b in zip(few, rough, strict=True)]
-    # Rounding to a dtype narrower than float64 looks like a jump.
+    # Rounding to a dtype narrower than float64 looks like a jump, so a jump must be far larger than this rounding.
     least_jump = np.maximum(rounding, lines.narrow * lines.size if lines.narrow > NARROW else 0.0)
     causes = []
     for i in range(len(zero)):
@@ -146,7 +146,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
                 plus[i, :end] - zero[i], zero[i] - minus[i, :end], least_jump[i], SMALL_JUMP * variation[i]
             )
             causes.append(Cause.KINK if kink[i] and singularity is Cause.AGREES else singularity)
-    # A narrow dtype hides small changes, and so do steps that are small compared with x.
+    # A narrow dtype hides small changes, and so do steps that are small compared with x. With either, F is not still.
     still = (variation == 0) & (h[0] >= 1) & (lines.narrow <= NARROW)
     hidden_slope = np.where((variation == 0) & (lines.narrow > NARROW), lines.narrow * lines.size / h[0], 0.0)
     return Slopes(
@@ -210,7 +210,8 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
         off = np.minimum(np.abs(far), np.abs(finer[:, None] - entry[..., None]))
         level: Floats = np.maximum(noise[:, None], np.nanmax(np.where(near, off * h, 0), axis=2))
         error: Floats = np.maximum(parents, level / steps)
-        # An entry may agree with its neighbors by chance, and only smaller steps reveal that.
+        # An entry may agree with its neighbors by chance, and only smaller steps reveal that. So an entry without
+        # far smaller steps does not count, except on a ladder of at most ORDERS steps.
         known = np.isfinite(error) & (smaller.any(axis=1) | (len(h) <= ORDERS))
         error = np.where(known, error, np.inf)
         structure = _structure(h, np.where(smaller, far, np.nan), rounding, level)
@@ -274,7 +275,7 @@ def _singularity(up: Floats, down: Floats, rounding: float, small: float) -> Cau
             powers: Floats = np.log(last[:-1] / last[1:]) / np.log(RATIO)
             # Rounding may look like a power on three rungs, but not on six.
             steep = np.log(np.abs(more[0] / last[-1])) < STEEPEST * (len(more) - 1) * np.log(RATIO)
-            # A change that grows as h shrinks, but is below the largest change at any step, is noise.
+            # A change that grows as h shrinks, but stays below the largest change over all steps, is noise.
             noise = powers[-1] < -JUMP and np.abs(last[-1]) < np.nanmax(np.abs(side))
             if steep and np.all(powers < STEEPEST) and np.ptp(powers) < POWER and not noise:
                 if np.any(np.abs(powers) >= JUMP):

@@ -63,7 +63,7 @@ class Check:
     """One comparison on one leaf.
 
     Attributes:
-        name: The two sides of the comparison, for instance "gradient = autodiff".
+        name: The comparison, for instance "gradient = autodiff" or "vjp is linear".
         verdict: The verdict of this comparison alone.
         cause: The reason for the verdict.
         error: The difference found, relative to the leaf's own gradient; NaN if none was measured.
@@ -88,10 +88,10 @@ class LeafReport:
         shape: The shape of the leaf.
         dtype: The dtype of the leaf.
         checks: The comparisons made on this leaf. An empty leaf has only those that find a misfit of a claim.
-        slope: The power p for which the Taylor remainder shrinks like stepᵖ: 2 if the derivative is right, 1 if it is
-            wrong, NaN if no step shows a remainder above the noise.
+        slope: The power p for which the Taylor remainder shrinks like stepᵖ: about 2 if the derivative is right, about
+            1 if it is wrong, NaN if no two neighboring steps show a remainder above the noise.
         pattern: The pattern of the error, for instance "the leaf is transposed"; "" if no pattern was recognized.
-        worst: At most 8 wrong elements, the largest difference first; empty if nothing is wrong.
+        worst: At most 8 wrong elements, the largest difference first; empty if the search found none.
         searched: The number of elements that the search of a wrong leaf compared; 0 without such a search.
     """
 
@@ -130,7 +130,7 @@ class LeafReport:
 
     @property
     def explanation(self) -> str:
-        """The verdict, its cause and the advice, in one to four sentences."""
+        """The word "right" or "empty"; otherwise the verdict, its cause and the advice, in one to four sentences."""
         check = self.deciding
         if check is None:
             return "empty"
@@ -158,7 +158,7 @@ class Consistency:
 
     Attributes:
         name: The two ways, for instance "eager = jit".
-        verdict: Right if they agree up to rounding.
+        verdict: Right if they agree up to rounding or a tolerance of the caller.
         cause: The reason for the verdict.
         error: The largest relative difference between the two results.
     """
@@ -178,17 +178,18 @@ class GradientReport:
     Attributes:
         name: The name of f.
         leaves: One report per differentiated leaf of the arguments.
-        consistency: Comparisons between runs of f, and between runs of its gradient: eager, jit, vmap, a second run.
+        consistency: Comparisons between runs of f, and between runs of its gradient: eager, jit, vmap, a second run,
+            the value under jax.vjp. In the report on the second order also the symmetry of the Hessian.
         precision: Sentences on the accuracy in the dtype of the arguments, compared with float64.
         checked: The work done, in words: points, directions, evaluations, seed.
         not_checked: The parts that were left out, each with its reason.
-        evaluations: The number of evaluations of f.
+        evaluations: The approximate number of evaluations of f, or of `reference` if it is given.
         directions: The number of random directions per leaf that the caller asked for.
         seed: The seed of the random directions and cotangents.
         dtype: The dtype in which f was evaluated for the difference quotients; "" if no quotient was made.
-        findings: Misfits between a claim and f: trees, shapes, dtypes or the value of f. Any misfit makes the verdict
-            wrong.
-        second_order: The check of the gradient's own derivative, with `order=2` only.
+        findings: Misfits between a whole claim and f, such as another tree or another value of f. A misfit in one leaf
+            is in the checks of that leaf. Any misfit makes the verdict wrong.
+        second_order: The check of the gradient's own derivative, with `order=2` only; otherwise None.
     """
 
     name: str
@@ -282,9 +283,10 @@ class GradientReport:
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as a dict of numbers, texts, lists and dicts.
+        """Return the report as a dict of numbers, texts, None, lists and dicts.
 
-        A complex number becomes [real, imaginary], or its real part alone if the imaginary part is 0.
+        Infinite and NaN numbers become the texts "inf", "-inf" and "nan". A complex number becomes [real, imaginary],
+        or its real part alone if the imaginary part is 0.
         """
         out: dict[str, Any] = {"verdict": str(self.verdict), "cause": str(self.cause), "reason": self.reason}
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

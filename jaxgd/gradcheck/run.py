@@ -1,4 +1,4 @@
-"""Run a function for a batch of inputs, and read its dtypes from its jaxpr.
+"""Run a function for a batch of inputs, and read its dtypes and other traits from its jaxpr.
 
 A batch runs in one vmapped, jitted call if the function allows it. Otherwise its elements run one by one, under jit
 if JAX can trace the function, otherwise eagerly.
@@ -21,8 +21,8 @@ from jax.typing import DTypeLike
 from jaxgd.mesh.processes import on_host
 from jaxgd.typed import finfo, jit, tree_leaves
 
-# A limit on the memory of the elements that run at once: each element of a batch counts as one copy of the shared data.
-# A larger batch runs in several parts, one after the other.
+# A limit in bytes on the elements that run at once: each element of a batch counts as one copy of the shared data. A
+# larger batch runs in several parts, one after the other.
 _BYTES_AT_ONCE = 2**28
 _MODES = ("vmap", "jit", "eager")
 # The compiled programs of earlier checks. Beyond _MOST_PROGRAMS, the least recently used is dropped.
@@ -41,13 +41,13 @@ R_co = TypeVar("R_co", covariant=True)
 
 @runtime_checkable
 class Objective(Protocol[S_contra, E_contra, R_co]):
-    """A function that the check evaluates for many elements, such as points. It is hashable, to compile once."""
+    """A function that the check evaluates for many elements, such as points; hashable, so that it compiles once."""
 
     def __call__(self, shared: S_contra, element: E_contra, /) -> R_co:
         """Return the result for one element. All elements use the same `shared`."""
 
     def __hash__(self) -> int:
-        """Return the hash that identifies the compiled program."""
+        """Return the hash. Equal functions share a compiled program."""
 
 
 def eps_of(dtype: DTypeLike) -> float:
@@ -59,7 +59,7 @@ class Traits(NamedTuple):
     """The properties of a computation.
 
     Attributes:
-        eps: The largest eps among its float dtypes.
+        eps: The largest eps among its float dtypes, at least that of float64.
         iterates: True if it iterates until a condition holds.
         float16: True if it computes in float16, whose range is small.
     """
@@ -87,7 +87,10 @@ def traits(fn: Callable[[list[R]], object], v: Sequence[R]) -> Traits:
 
 
 def ignored(fn: Callable[[list[R]], object], v: Sequence[R]) -> set[int]:
-    """Return the indices of the arrays in v that no result of fn depends on; an empty set if JAX cannot trace fn."""
+    """Return the indices of the arrays in v that, by the jaxpr of fn, neither its results nor its effects depend on.
+
+    Return an empty set if JAX cannot trace fn.
+    """
     try:
         jaxpr: Jaxpr = jax.make_jaxpr(fn)(list(v)).jaxpr
     except Exception:
@@ -101,7 +104,7 @@ _CALLS = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "c
 
 
 def _needed(jaxpr: Jaxpr, results: Iterable[Var | Literal]) -> set[Var]:
-    """Return the variables of a jaxpr that the given results need."""
+    """Return the variables of a jaxpr that the given results, or equations with effects, need."""
     needed = {x for x in results if isinstance(x, Var)}
     for eqn in reversed(jaxpr.eqns):
         if not eqn.effects and not needed & set(eqn.outvars):
@@ -215,11 +218,13 @@ class _Batched(Generic[S, E, R]):
 
 @dataclasses.dataclass
 class Runner:
-    """A runner of fn(shared, element) for batches. It remembers for each fn the fastest mode that works.
+    """A runner of fn(shared, element) for batches.
+
+    It remembers for each fn the first of the modes vmap, jit and eager that works.
 
     Attributes:
         without_vmap: True to run fn under jit or eagerly only.
-        modes: The mode in which each fn ran: vmap, jit or eager.
+        modes: The mode in which each fn last ran.
         runs: The number of elements for which each fn ran, padding included.
         seconds: The time per element of the fastest batch of each fn, in seconds. It may include compilation.
         programs: The compiled programs of this check.

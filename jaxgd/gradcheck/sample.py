@@ -56,7 +56,7 @@ class Sampler:
         return _NAMES.get(self.narrow, "float64")
 
     def lines(self, leaves: Sequence[int], n: int, h: Floats) -> dict[int, quotients.Lines]:
-        """Evaluate F along the first n directions of each leaf, in one batch."""
+        """Evaluate F along the first n directions of each of the given leaves, in one batch."""
         leaf, direction = (x.reshape(-1) for x in np.meshgrid(leaves, np.arange(n), indexing="ij"))
         sizes = np.array([np.size(x) for x in self.shared.v])
         every = self._evaluate(leaf, direction, 0, sizes[leaf], h)

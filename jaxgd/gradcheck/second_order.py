@@ -44,7 +44,8 @@ def check_second_order(
 ) -> GradientReport:
     """Check the derivative of ∇⟨w, f⟩ by `check` with these options, and check that H is symmetric.
 
-    The derivative with respect to w is checked too: a custom rule may return the right value and block this derivative.
+    `meant` is f or the function passed as `reference`, and `drawn` holds w. The derivative with respect to w is checked
+    too: a custom rule may return the right value and block this derivative.
     """
     gradient = _gradient(prepared, prepared.problem)
     args = prepared.problem.args(prepared.v, prepared.traced)
@@ -56,7 +57,7 @@ def check_second_order(
         reference = _gradient(prepared, meant)
     argnums = *prepared.argnums, len(args)
     report = check(gradient, *args, w, argnums=argnums, reference=reference, **options)
-    # The first-order report already lists the fixed arguments.
+    # The first-order report already lists the fixed arguments, and this report is the check of second derivatives.
     notes = tuple(note for note in report.not_checked if not note.startswith(("held fixed", "second derivatives")))
     symmetric = _symmetry(gradient, prepared, w, options)
     return dataclasses.replace(report, consistency=(*report.consistency, *symmetric), not_checked=notes)

@@ -14,10 +14,10 @@ _WIDTH = 100
 
 
 def render(report: "GradientReport", outermost: bool = True) -> str:
-    """Return the whole report.
+    """Return the report as text.
 
-    It gives the verdict, the findings, a table of the leaves, details of leaves whose verdict is not "right", and the
-    extent of the check.
+    It gives the verdict, up to five findings, a table of the leaves, details of up to four leaves whose verdict is not
+    "right", the extent of the check, and the report on the second order if there is one.
     """
     title = f"check_gradients({report.name})" if outermost else f"second order, {report.name}"
     lines = [f"{title}: {report.verdict}", ""]

@@ -38,7 +38,7 @@ class Cause(enum.StrEnum):
     OTHER_VALUE = "the rule returns a different value than f"
     NO_FLOAT64 = "f does not compute in float64"
     ONLY_IN_USER_DTYPE = "far off only in the dtype of the arguments"
-    ONLY_NATIVE = ONLY_IN_USER_DTYPE  # the former name
+    ONLY_NATIVE = ONLY_IN_USER_DTYPE  # the former name of ONLY_IN_USER_DTYPE
     ASYMMETRIC = "the Hessian is not symmetric"
     OUT_OF_TIME = "out of time"
 

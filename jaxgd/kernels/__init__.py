@@ -1,4 +1,4 @@
-"""The backends that run an epoch, and the choice between them. The backends differ only in rounding.
+"""The backends that run an epoch, and the choice between them. Their results differ only by rounding.
 
 Each name is imported on first use, so the command line can read `jaxgd.kernels.registry` without JAX.
 """
