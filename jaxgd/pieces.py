@@ -1,4 +1,4 @@
-"""Read, write and digest arrays in pieces, without a second copy. The arrays may be sharded."""
+"""Read, write and digest arrays in pieces, to save memory. The arrays may be sharded."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence

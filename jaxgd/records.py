@@ -37,9 +37,10 @@ Records = tuple[tuple[str, Any], ...]
 class LayerGradientNorms:
     """Record how fast each layer learns: the length of the gradient in each layer, for `train(record=…)`.
 
-    The value of a layer is ‖∂C/∂(w, b)‖ for its weights w and biases b, and the cost C over all training examples. An
-    entry has the shape (layers,), with the first hidden layer first. With `of="layer"`, the squares of its numbers
-    add up to gradient_norm². A run with mini-batches computes ∇C once more per entry. A full-batch run already has ∇C.
+    By default, the value of a layer is ‖∂C/∂(w, b)‖ for its weights w and biases b, and the cost C over all training
+    examples. An entry has the shape (layers,), with the first hidden layer first. With `of="layer"`, the squares of its
+    numbers add up to gradient_norm². A run with mini-batches computes ∇C once more per entry. A full-batch run already
+    has ∇C.
 
     Attributes:
         of: "layer" (default); "w" for the weights only; or "b" for the biases only, which gives the book's ‖δ^l‖.

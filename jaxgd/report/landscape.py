@@ -126,8 +126,8 @@ def of_path(
         ShapeError: If the cost is not one real scalar, through is not two points, minima is not a list of points, or a
             point does not have as many numbers as the variables.
         DtypeError: If the cost is not a function, args is not a tuple of arrays, or a given point is traced.
-        RangeError: If no point of the path is finite, the three points of the plane are on one line, or `through` is
-            given for fewer than three variables.
+        RangeError: If no point of the path is finite and has a finite cost, the three points of the plane are on one
+            line, or `through` is given for fewer than three variables.
     """
     first = tree_map(lambda x: jnp.asarray(x[0]), v)
     require_args("plot", args)
@@ -139,7 +139,7 @@ def of_path(
     finite = np.isfinite(path).all(axis=1) & np.isfinite(costs)
     path, costs, end = path[finite], costs[finite], "end"
     if not len(path):
-        raise RangeError("plot: no point of the path is finite.\nCheck the start of the descent.")
+        raise RangeError("plot: no point of the path is finite and has a finite cost.\nCheck the start of the descent.")
     if len(far := np.flatnonzero(_far(costs))):
         # If a path leaves the valley, draw it only up to its first far point, so that the valley stays visible.
         path, costs, end = path[: far[0] + 1], costs[: far[0] + 1], "first point far from the start"
@@ -183,7 +183,7 @@ def _far(costs: Floats) -> NDArray[np.bool_]:
 
 
 def _numbers(name: str, trees: Sequence[object], n: int) -> Floats:
-    """Return the numbers of each tree as a row. Raise unless each tree has n numbers."""
+    """Return the numbers of each tree as a row. Raise unless each tree has n known numbers."""
     if any(is_traced(x) for x in tree_leaves(trees)):
         raise DtypeError(f"plot: {name} must be known numbers, got traced ones.\nCall plot outside jit, grad and vmap.")
     given: object = trees
