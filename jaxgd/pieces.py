@@ -1,4 +1,4 @@
-"""Read, write and digest arrays in pieces, without a second copy. The arrays may be sharded."""
+"""Read, write and digest arrays in pieces, to save memory. The arrays may be sharded."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from jaxgd.typed import jit
 PIECE = 2**24
 # The odd constants of Knuth's multiplicative hash and of Wellons's integer mixer lowbias32.
 _GOLDEN, _FIRST, _SECOND = np.uint32(0x9E3779B1), np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
-_LONGEST = 400  # bytes of an error message that goes to the other processes
+_LONGEST = 400  # most bytes of an error message that goes to the other processes
 T = TypeVar("T")
 if TYPE_CHECKING:
     Slice = slice[int, int, None]
@@ -30,11 +30,11 @@ _Index = tuple[Slice, ...]
 def together(work: Callable[[], T], kind: Callable[[str], Exception]) -> T:
     """Run the work on every process of a job, and return its result. If it fails on one process, raise on all.
 
-    All processes must call this function together, so that none of them waits for a failed process.
+    No process then waits for a failed one. All processes must call this function together.
 
     Args:
         work: A function without collective operations.
-        kind: Makes the exception from a message, for processes whose own work succeeded.
+        kind: A function that makes the exception from a message, for processes whose own work succeeded.
 
     Returns:
         The result of `work` on this process.
@@ -96,15 +96,15 @@ def boxes(shape: Sequence[int], box: Sequence[int], start: Sequence[int]) -> Ite
 
 
 def rows(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
-    """Return the shape of a box of whole rows that has about the size of a piece."""
+    """Return the shape of the largest box of whole rows with at most `PIECE` bytes, but at least one row."""
     row = itemsize * int(np.prod(shape[1:], dtype=object))
     return (max(PIECE // max(row, 1), 1), *(max(n, 1) for n in shape[1:])) if shape else ()
 
 
 def pieces(x: ArrayLike) -> Iterator[UInt8[np.ndarray, "n"]]:
-    """Yield the bytes of an array's values in row-major order, in pieces.
+    """Yield the bytes of an array's values in row-major order: a sharded array in pieces, any other array at once.
 
-    The values of an array on one CPU device are not copied. If the array spans processes, every process gets all
+    The values of an array on one CPU device are not copied. If a sharded array spans processes, every process gets all
     pieces, and all processes must read the pieces together.
     """
     if not isinstance(x, jax.Array):
@@ -163,7 +163,7 @@ def assembled(
         dtype: The dtype of the array. It may have 64 bits although JAX's setting x64 is off.
         read: A function that takes a tuple with one slice per axis, and returns the values there.
         sharding: The devices of the array. Each process reads the parts of its own devices. Default: the default
-            device, uncommitted. The parts are then read in row-major order.
+            device, uncommitted. The pieces are then read in row-major order.
         box: The largest shape of a piece. Default: whole rows.
 
     Returns:
@@ -232,7 +232,7 @@ def digest(arrays: Sequence[Array | NDArray[Any]]) -> list[str]:
     Source: mix is lowbias32, Chris Wellons, https://nullprogram.com/blog/2018/07/31/. g is the constant of Knuth's
     multiplicative hash.
     """
-    with jax.enable_x64(True):  # otherwise JAX would round elements of 64 bits
+    with jax.enable_x64(True):  # otherwise JAX would cut elements of 64 bits to 32 bits
         parts = [_own_sums(x) for x in arrays]
     sums = np.array([np.sum(part, axis=0, dtype=np.uint32) for part in parts], np.uint32).reshape(-1, 2)
     if jax.process_count() > 1 and arrays:
@@ -248,7 +248,7 @@ def _own_sums(x: Array | NDArray[Any]) -> list[NDArray[Any]]:
     if not isinstance(x, jax.Array):
         parts = [(x, (0,) * x.ndim)] if jax.process_index() == 0 else []
     elif x.is_fully_addressable and jax.process_index() > 0:
-        parts = []  # a copy of the array of process 0
+        parts = []  # process 0 counts its own copy of this array
     else:
         parts = [
             (s.data, [i.start for i in _resolved(s.index, x.shape)]) for s in x.addressable_shards if s.replica_id == 0

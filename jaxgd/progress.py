@@ -28,8 +28,8 @@ def progress_line(wanted: bool, total: int, name: str, unit: str) -> Iterator[Ca
         unit: The name of a unit.
 
     Yields:
-        A function `show(done, text)`. `done` is the number of units done, and `text()` returns the text. It calls
-        `text` only if the line is shown.
+        A function `show(done, text)`. `done` is the number of units done, and `text()` returns the text. `show`
+        calls `text` only if the line is shown.
     """
     if not wanted:
         yield lambda done, text: None
@@ -37,7 +37,7 @@ def progress_line(wanted: bool, total: int, name: str, unit: str) -> Iterator[Ca
     from tqdm import tqdm
 
     bar: _Bar
-    # In a job of several processes, process 0 shows the line.
+    # In a job of several processes, only process 0 shows the line.
     with tqdm(total=total, desc=name, unit=unit, disable=jax.process_index() > 0 or None) as bar:
 
         def show(done: int, text: Callable[[], str]) -> None:

@@ -1,7 +1,7 @@
-"""The pytest plugin: a fixture for gradient checks, and a marker for the points and seeds of a test.
+"""The pytest plugin: fixtures for gradient checks, and a marker for the points, seeds and strictness of a test.
 
 pytest imports this module in every environment that has jaxgd. The module therefore imports JAX and NumPy only when a
-test uses the fixture.
+test checks a gradient.
 """
 
 import inspect
@@ -23,7 +23,8 @@ _MARKER = (
     "it. strict=True makes a check fail if it cannot tell right from wrong."
 )
 
-# The user property of a test with an undecided check. The workers of pytest-xdist send such properties too.
+# The user property of a test with an undecided check. The workers of pytest-xdist send user properties to the main
+# process, which lists the tests.
 _UNDECIDED = "undecided gradient check"
 
 
@@ -33,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test marked `gradients` once for each point and seed."""
+    """Run a test marked `gradients` once for each pair of a point and a seed."""
     node, requested = metafunc.definition, metafunc.fixturenames
     given = _arguments(node, node.iter_markers("gradients"))
     # A test must use every argument of its own marker. A marker on a class or module may have arguments that only some
@@ -85,8 +86,8 @@ def gradient_seed(request: pytest.FixtureRequest) -> int:
 def check_gradients(request: pytest.FixtureRequest, gradient_seed: int) -> Callable[..., "GradientReport"]:
     """Run jaxgd.check_gradients. Fail the test with the report if a gradient is wrong, otherwise return the report.
 
-    With strict=True, in the call or in the marker `gradients`, a check that cannot tell right from wrong fails too.
-    Otherwise this check is listed at the end of the run. The seed comes from the call, from the marker, or is 0.
+    With strict=True, a check that cannot tell right from wrong fails too. Otherwise the summary of the run lists it.
+    strict and the seed come from the call, or from the marker `gradients`. By default, they are False and 0.
     """
     node: pytest.Item = request.node
     always = bool(_arguments(node, node.iter_markers("gradients")).get("strict", False))
@@ -135,7 +136,7 @@ def _fail(node: pytest.Item, message: str) -> NoReturn:
 
 
 def _arguments(node: pytest.Item, marks: Iterable[pytest.Mark]) -> dict[str, object]:
-    """Return the markers' arguments by name. If several markers give an argument, the closest one decides."""
+    """Return the markers' arguments by name. If several markers give an argument, the closest to the test decides."""
 
     def gradients(points: object = None, seeds: object = None, strict: object = None) -> None: ...
 

@@ -36,8 +36,8 @@ def dot(u: Tree, v: Tree) -> Float[Array, ""]:
 def norm(v: Tree) -> Float[Array, ""]:
     """Return the Euclidean length of a pytree.
 
-    ‖v‖ = √Σ vᵢ². The elements are first divided by the largest absolute value, so that neither the squares nor their
-    sum leave the range of the dtype. The derivative at 0 is undefined.
+    ‖v‖ = √Σ vᵢ². The elements are first divided by the largest absolute value, so that the sum of the squares neither
+    overflows nor underflows. The derivative at 0 is undefined.
 
     Args:
         v: Any tree of real arrays.
@@ -184,7 +184,7 @@ def _wide(x: ArrayLike) -> Array:
 
 
 def _scale(leaves: list[Array]) -> Array:
-    """Return the largest absolute value, limited to a range in which all elements can be divided by it."""
+    """Return the largest absolute value, limited to a range of safe divisors; 1 if it is infinite or NaN."""
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in leaves if jnp.size(x)]))
     # The clip keeps 1/scale, and the square of the largest x/scale, within the normal range. XLA divides by multiplying
     # with 1/scale.

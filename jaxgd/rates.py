@@ -20,7 +20,7 @@ Schedule = Callable[[Array], ArrayLike]
 
 
 def updates_before(n: int, batch_size: int | None, done: Array | int, epochs: int) -> Array:
-    """Return the number of updates made before each update of the `epochs` epochs that follow the first `done`."""
+    """Return the number of updates made before each update of the `epochs` epochs after the first `done` epochs."""
     each = -(-n // (batch_size or n))
     return jnp.asarray(each * done + np.arange(each * epochs))
 
@@ -33,7 +33,10 @@ def rates_of_run(
     n: int,
     updates: Callable[[], Array],
 ) -> Rates:
-    """Return η and λ/n. A schedule gives one η per update, and `updates` returns the schedule's arguments."""
+    """Return η and λ/n. With an optimizer, η is 1.
+
+    A schedule gives one η per update, and `updates` returns the schedule's arguments.
+    """
     # An update of a bfloat16 network multiplies by η in float32, and rounds once.
     dtype = np.dtype(jnp.promote_types(network[0].w.dtype, np.float32))
     return Rates(
@@ -79,7 +82,7 @@ def _scheduled(dtype: np.dtype[Any], schedule: Schedule, updates: Array) -> Arra
 
 
 def weight_decay(dtype: np.dtype[Any], l2: Real, n: int, name: str = "l2") -> Array:
-    """Return λ/n. Raise unless λ, the argument called `name`, is traced or a finite number of at least 0."""
+    """Return λ/n in the dtype. Raise unless λ, the argument `name`, is traced, or λ/n is finite and at least 0."""
     require_real("train", name, l2)
     if is_traced(l2):
         return jnp.asarray(l2, dtype) / n

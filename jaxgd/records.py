@@ -1,4 +1,4 @@
-"""Values that `train` records at every epoch: functions of the state, gradients per layer, and the sharpness."""
+"""Values that `train` records at every epoch: functions of the state, gradient norms per layer, and the sharpness."""
 
 import dataclasses
 import functools
@@ -37,9 +37,10 @@ Records = tuple[tuple[str, Any], ...]
 class LayerGradientNorms:
     """Record how fast each layer learns: the length of the gradient in each layer, for `train(record=…)`.
 
-    The value of a layer is ‖∂C/∂(w, b)‖ for its weights w and biases b, and the cost C over all training examples. An
-    entry has the shape (layers,), with the first hidden layer first. With `of="layer"`, the squares of its numbers
-    add up to gradient_norm². A run with mini-batches computes ∇C once more per entry. A full-batch run already has ∇C.
+    By default, the value of a layer is ‖∂C/∂(w, b)‖ for its weights w and biases b, and the cost C over all training
+    examples. An entry has the shape (layers,), with the first hidden layer first. With `of="layer"`, the squares of its
+    numbers add up to gradient_norm². A run with mini-batches computes ∇C once more per entry. A full-batch run already
+    has ∇C.
 
     Attributes:
         of: "layer" (default); "w" for the weights only; or "b" for the biases only, which gives the book's ‖δ^l‖.
@@ -72,7 +73,8 @@ class TrainingSharpness:
 
     λ_max = max ⟨u, Hu⟩ over all u of length 1, with H = ∇²C over all training examples. Full-batch descent is stable
     while λ_max < 2/η. An entry is NaN if the search for λ_max does not converge. An entry costs 31 or more
-    Hessian-vector products, and memory for 32 networks. XLA computes λ_max, also if another kernel trains the network.
+    Hessian-vector products, and memory for 32 networks. A network with n ≤ 16 weights and biases needs only n products.
+    XLA computes λ_max, even if another kernel trains the network.
 
     Attributes:
         every: The number of epochs between two entries, at least 1 (default). The other epochs have NaN. Under vmap,

@@ -1,1 +1,1 @@
-"""Figures of training runs and of costs, and interactive pages."""
+"""Figures and HTML pages of descents, costs, training runs, sweeps and networks' answers, and TensorBoard files."""

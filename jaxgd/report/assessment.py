@@ -9,9 +9,10 @@ from jaxgd.errors import ShapeError, as_array, describe
 from jaxgd.report.figure import Axes, FigureBase, new_axes, new_figure
 
 _ROWS, _COLUMNS = 5, 4  # of the grid of pictures
-# The most classes for which the figure shows all counts, all accuracies, and all names.
+# The largest numbers of classes for which the figure shows the counts, the accuracies, and all names.
 _COUNTED, _RATED, _NAMED = 16, 30, 36
-# Smaller shares have the same color as this one, so a single image is visible in a class of any size.
+# Smaller shares of wrong answers have the same color as this share, so a single wrong answer is visible in a class of
+# any size.
 _FAINT = 1e-3
 
 

@@ -19,7 +19,7 @@ Panel = tuple[str, Sequence[Line]]
 
 
 def curves(panels: Sequence[Panel], xlabel: str, title: str, figure: FigureBase | None = None) -> tuple[Axes, ...]:
-    """Draw panels of lines, three in a row, and return their axes.
+    """Draw panels of lines, at most three in a row, and return their axes.
 
     Args:
         panels: The label of each panel's vertical axis, and its lines: x, y and the label of each.
@@ -64,7 +64,10 @@ def spans_decades(y: Floats) -> bool:
 
 
 def scale_accuracy(axes: Axes, accuracy: Floats) -> None:
-    """Make the axis logarithmic in the error if the errors span a decade. On a linear axis, 97% and 98% look alike."""
+    """Make the axis logarithmic in the error if the errors span a decade. Errors below 0.1% count as 0.1%.
+
+    On a linear axis, 97% and 98% look alike.
+    """
     error = 100 - accuracy
     floor = max(float(error.min()), 0.1) / 1.5
     if error.max() < 15 * floor:

@@ -51,7 +51,7 @@ def save_figure(who: str, figure: Figure, path: str | Path, dpi: int) -> None:
         who: Name of the calling function, for messages.
         figure: The figure.
         path: Path of the file, which ends in .png, .svg or .pdf.
-        dpi: Pixels per inch of a PNG file.
+        dpi: Pixels per inch of a PNG file, and of the images inside an SVG or PDF file.
 
     Raises:
         RangeError: If the path has another ending.

@@ -9,16 +9,17 @@ from jaxgd.history import History, TrainResult
 from jaxgd.report.curves import Floats, Line, Panel, curves, scale_accuracy
 from jaxgd.report.figure import Axes, FigureBase
 
-_LEGEND = 10  # the largest number of lines that a legend names
-# This order gives each split the same color as in `jaxgd train --plot`.
+_LEGEND = 10  # most elements of a batch, or of a recorded value, that a legend names
+# In this order, training is blue and test is orange if both are known, as in `jaxgd train --plot`.
 _SPLITS = (("", "training"), ("test_", "test"), ("validation_", "validation"))
 
 
 def draw(result: TrainResult | History, *, figure: FigureBase | None = None) -> tuple[Axes, ...]:
     """Draw the cost, the accuracy and each recorded value over the epochs. Leave out quantities without a known value.
 
-    A point marks the best network of a single run if the run kept track of it. A batch gives one line per element, for
-    the validation examples; without them, for the test examples; and otherwise for the training examples.
+    A point marks the best network of a single run if the run kept track of it. The cost and the accuracy
+    of a batch have one line per element, for the validation examples; without them, for the test examples; and
+    otherwise for the training examples.
 
     Args:
         result: The result of `train`, or its history.

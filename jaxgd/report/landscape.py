@@ -123,10 +123,11 @@ def of_path(
         The numbers to draw.
 
     Raises:
-        ShapeError: If the cost is not one real scalar, or a point does not have as many numbers as the variables.
+        ShapeError: If the cost is not one real scalar, through is not two points, minima is not a list of points, or a
+            point does not have as many numbers as the variables.
         DtypeError: If the cost is not a function, args is not a tuple of arrays, or a given point is traced.
-        RangeError: If no point of the path is finite, the three points of the plane are on one line, or `through` is
-            given for fewer than three variables.
+        RangeError: If no point of the path is finite and has a finite cost, the three points of the plane are on one
+            line, or `through` is given for fewer than three variables.
     """
     first = tree_map(lambda x: jnp.asarray(x[0]), v)
     require_args("plot", args)
@@ -138,7 +139,7 @@ def of_path(
     finite = np.isfinite(path).all(axis=1) & np.isfinite(costs)
     path, costs, end = path[finite], costs[finite], "end"
     if not len(path):
-        raise RangeError("plot: no point of the path is finite.\nCheck the start of the descent.")
+        raise RangeError("plot: no point of the path is finite and has a finite cost.\nCheck the start of the descent.")
     if len(far := np.flatnonzero(_far(costs))):
         # If a path leaves the valley, draw it only up to its first far point, so that the valley stays visible.
         path, costs, end = path[: far[0] + 1], costs[: far[0] + 1], "first point far from the start"
@@ -182,7 +183,7 @@ def _far(costs: Floats) -> NDArray[np.bool_]:
 
 
 def _numbers(name: str, trees: Sequence[object], n: int) -> Floats:
-    """Return the numbers of each tree as a row. Raise unless each tree has n numbers."""
+    """Return the numbers of each tree as a row. Raise unless each tree has n known numbers."""
     if any(is_traced(x) for x in tree_leaves(trees)):
         raise DtypeError(f"plot: {name} must be known numbers, got traced ones.\nCall plot outside jit, grad and vmap.")
     given: object = trees
@@ -219,10 +220,11 @@ def _plane(path: Floats, through: tuple[object, object] | None) -> tuple[Floats,
     rank = int((share[:2] > 1e-12).sum())
     if through is not None and rank < 2:
         raise RangeError("plot: the end of the path and the points of through must not be on one line.")
-    # A straight path has only one principal component, so random directions complete its plane.
+    # A straight path has only one principal component, and a single point has none. Random directions complete the
+    # plane.
     drawn = np.random.default_rng(0).normal(size=(2, path.shape[1]))
     basis = np.linalg.qr(np.concatenate([basis[:rank], drawn])[:2].T)[0].T
-    # Choose the signs so that the path starts at the left and in front.
+    # Choose the signs so that, in the contours, the path starts to the left of its end and below it.
     basis = basis * np.where(basis @ (path[0] - end) > 0, -1, 1)[:, None]
     names = [f"component {i + 1} ({part:.0%})" for i, part in enumerate([*share, 0, 0][:2])]
     return end, basis, tuple(names) if through is None else ("direction 1", "direction 2"), corners

@@ -10,7 +10,7 @@ from jaxgd.report.landscape import Landscape
 from jaxgd.report.scale import Floats
 from jaxgd.report.valley import COLORS, DOTS, MINIMUM, PATH, azimuth, label, markers
 
-_HEIGHT = 0.65  # height of the box of the surface; its sides are 1
+_HEIGHT = 0.65  # height of the box of the surface; the sides of its base are 1
 _RADIUS = 0.022  # radius of a ball on the surface, in the same unit
 
 

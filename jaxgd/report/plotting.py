@@ -60,7 +60,7 @@ def plot(
     Args:
         result: A Solution, a Trajectory, a CostSlice, a Sweep, a TrainResult, a History or an Assessment.
         cost: The cost that was minimized, which may return (C, aux). It is evaluated on a grid of 301² points, or of
-            1,001 points for one variable. By default none: the plot then shows C and ‖∇C‖ over the updates.
+            1,001 points for one variable. By default none: the plot of a descent then shows C and ‖∇C‖.
         args: Further arguments of the cost; by default none.
         minima: Known minima to mark, trees like v; by default none.
         through: Two points, trees like v, that span the plane together with the end of the path. Needs more than two
@@ -74,9 +74,11 @@ def plot(
         A tuple of matplotlib axes, one per panel, row by row. With `interactive=True`, the plotly figure.
 
     Raises:
-        DtypeError: If result, cost, args, interactive or figure has the wrong type, or a given point is traced.
+        DtypeError: If result, cost, args, images, interactive or figure has the wrong type, a given point is traced, or
+            figure is given with `interactive=True`.
         ShapeError: If the cost is not one real scalar, a point does not have the size of v, through is not two points,
-            a batch is given with a cost or as a CostSlice, or an Assessment does not have one image for each example.
+            minima is not a list of points, a batch is given with a cost or as a CostSlice, or images does not have one
+            image for each example of the Assessment.
         RangeError: If the path, or v in it, was not recorded, no value to draw is finite, the three points of a plane
             are on one line, or an option does not apply.
         MissingDependencyError: If matplotlib or plotly is not installed.
@@ -101,7 +103,7 @@ def plot(
     require_bool("plot", "interactive", interactive)
     if figure is not None and (interactive or not hasattr(figure, "add_subplot")):
         raise DtypeError(
-            f"plot: figure must be a Figure of matplotlib without interactive=True, got {describe(figure)}."
+            f"plot: figure must be a Figure of matplotlib, with interactive=False, got {describe(figure)}."
         )
     for kind, (draw, draw_with_cost) in _PLOTS.items():
         if isinstance(result, kind):
@@ -197,7 +199,7 @@ def _words(solution: Solution | None) -> str:
 
 
 def _panels(path: Trajectory, solution: Solution | None) -> list[tuple[str, list[Line]]]:
-    """Return the curves of each element of the batch."""
+    """Return the panels: C and ‖∇C‖ with one line per element of the batch, and λ_max with 2/η of a single run."""
     batch = np.shape(path.cost)[:-1]
     few = 0 < math.prod(batch) <= _LEGEND and bool(batch)
     columns = {"cost C": path.cost, "length of the gradient, ‖∇C‖": path.gradient_norm}

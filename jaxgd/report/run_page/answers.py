@@ -56,7 +56,7 @@ def _matrix(matrix: Int[np.ndarray, "k k"], class_accuracy: Float[np.ndarray, " 
 
 
 def _cell(right: bool, count: int, of_class: int, most: int) -> str:
-    """Return a table cell. Its color shows the count as a share: of the class if right, otherwise of `most`."""
+    """Return a table cell. Its color shows the share of the class if right, otherwise of the largest wrong count."""
     if count == 0:
         return '<td class="zero">0</td>'
     share = 0.5 * count / of_class if right else 0.12 + 0.48 * count / most
@@ -64,7 +64,7 @@ def _cell(right: bool, count: int, of_class: int, most: int) -> str:
 
 
 def mistakes(facts: RunFacts) -> str:
-    """Return the misread images, the most confident mistakes first."""
+    """Return up to 60 misread images, the most confident mistakes first."""
     if facts.examined is None or not len(facts.examined.assessment.mistakes):
         return ""
     assessment, images = facts.examined.assessment, facts.examined.images

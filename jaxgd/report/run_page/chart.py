@@ -31,9 +31,9 @@ def chart(
 ) -> str:
     """Draw curves over the epochs, and return the SVG.
 
-    The axis of a cost is logarithmic if all values are above 0 and the largest is at least twice the smallest. An
-    accuracy a is drawn as its error 1 − a, on a reversed logarithmic axis with accuracies as labels. On a linear axis,
-    all good accuracies would look the same.
+    By default, the axis is logarithmic if all finite values are above 0 and the largest is at least twice the smallest.
+    With `accuracy=True`, an accuracy a is drawn as its error 1 − a, on a reversed logarithmic axis with accuracies as
+    labels. On a linear axis, all good accuracies would look the same.
 
     Args:
         label: Name of the vertical axis, for screen readers.
@@ -98,7 +98,7 @@ def thinned(count: int, most: int) -> list[int]:
 
 
 class _Axis(NamedTuple):
-    """The vertical axis: its limits, its ticks as values and texts, its kind of scale, and the place of the error 0."""
+    """The vertical axis: its limits, ticks as values and texts, kind of scale, and the error drawn in place of 0."""
 
     low: float
     high: float
@@ -131,7 +131,7 @@ def _linear(least: float, most: float) -> _Axis:
 def _accuracies(values: Float[np.ndarray, " n"]) -> _Axis:
     errors = np.sort(1 - values)
     positive = errors[errors > _EXACT]
-    # An error of 0 has no logarithm: draw it at half of the smallest other error.
+    # An error of 0 has no logarithm: draw it at half of the smallest positive error, or at 0.001 if all errors are 0.
     reached = bool(errors[0] <= _EXACT)
     floor = float(positive[0]) / (2 if reached else 1) if len(positive) else 1e-3
     low, high = _padded(-math.log10(max(float(errors[-1]), floor)), -math.log10(floor))
@@ -160,7 +160,7 @@ def _log_marks(low: float, high: float) -> list[float]:
 
 
 def _nice(step: float) -> float:
-    """Return the smallest of 1, 2 and 5 times a power of ten that is at least this step."""
+    """Return the smallest number of at least this step that is 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(digit * power for digit in (1, 2, 5, 10) if digit * power >= step * (1 - 1e-9))
 

@@ -60,8 +60,8 @@ def curves(facts: RunFacts) -> str:
 <table class="plain" aria-label="Cost and accuracy">
 <thead><tr><th scope="col">examples</th><th scope="col">cost</th><th scope="col">accuracy</th></tr></thead>
 <tbody>{values}</tbody></table>
-<p class="soft">The values after 0 epochs are those of the first weights. <code>jaxgd train</code> counts from 0: it
-prints the values after 1 epoch as Epoch 0. The axis of the accuracy is logarithmic in the error.{marked}</p>
+<p class="soft">The values after 0 epochs are those of the first weights. <code>jaxgd train</code> counts epochs
+from 0: it prints the values after 1 epoch as Epoch 0. The axis of the accuracy is logarithmic in the error.{marked}</p>
 {_epochs(facts, splits)}""",
     )
 
@@ -95,7 +95,7 @@ def _others(facts: RunFacts) -> list[str]:
 
 
 def curve_values(facts: RunFacts) -> dict[str, Any] | None:
-    """Return the values of the curves as texts, for the slider of epochs."""
+    """Return the costs and the accuracies as texts, for the slider of epochs."""
     if facts.metrics is None:
         return None
     rows = thinned(len(facts.metrics["epoch"]), _MOST_STEPS)
@@ -120,7 +120,7 @@ def _value(metrics: dict[str, Any], split: str, quantity: str, k: int) -> str:
 
 
 def _epochs(facts: RunFacts, splits: list[str]) -> str:
-    """Return the table of epochs. If a run has more than 200, the table shows a selection."""
+    """Return the table of epochs. If metrics.jsonl has more than 200 rows, the table shows 200 of them."""
     assert facts.metrics is not None
     kept = thinned(len(facts.metrics["epoch"]), _MOST_ROWS)
     pairs = [(split, quantity) for quantity in ("cost", "accuracy") for split in splits]

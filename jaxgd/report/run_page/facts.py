@@ -39,7 +39,7 @@ class RunFacts(NamedTuple):
     Attributes:
         name: Name of the run folder.
         config: Configuration of the run.
-        network: The network.
+        network: The network in the file network.safetensors.
         network_sha256: SHA-256 of the file network.safetensors.
         command: Command line that repeats the run.
         resume: Command line that continues the run.
