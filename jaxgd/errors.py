@@ -380,7 +380,7 @@ def largest_int() -> int:
 
 
 def _require_narrow(who: str, name: str, x: object) -> None:
-    """Raise RangeError if x is a Python int outside the range of JAX's integers."""
+    """Raise RangeError if x is a Python int with |x| above the largest of JAX's integers."""
     if isinstance(x, int) and abs(x) > largest_int():
         raise RangeError(f"{who}: {name} must fit {jnp.result_type(int)}, got {shown(x)}.\nWrite it as a float.")
 

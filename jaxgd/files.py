@@ -137,9 +137,9 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def _group_folders(root: Path, controller: str) -> set[Path]:
-    """Return the folder of each control group with this process: the root and the groups inside it.
+    """Return the folders of the control groups that contain this process, from the root to its own group.
 
-    A container may show its own group as the root, under another path than in /proc/self/cgroup.
+    A container may show its own group as the root. The other folders then need not exist.
     """
     folders = {root}
     try:

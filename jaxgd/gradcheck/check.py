@@ -110,8 +110,9 @@ def check_gradients(
             tell".
         nondeterminism: The relative difference allowed between two runs of the same derivative, at least 0 and below 1,
             for backward passes that add in a varying order. Default 0.
-        seconds: The time in seconds after which the check starts no further stage, above 0. Leaves that are still
-            undecided are then "cannot tell". A running XLA program cannot be stopped. Default: none.
+        seconds: The time in seconds after which the check starts no further quotients and no search of elements, above
+            0. Leaves that are still undecided are then "cannot tell". A running XLA program cannot be stopped. Default:
+            none.
         directions: The number of random directions to try in each leaf, from 1 to 1000. If they leave a leaf in doubt,
             the check tries at least 4 in that leaf. Default 3.
         seed: The seed of the random directions and cotangents, at least 0. Default 0.
@@ -124,8 +125,8 @@ def check_gradients(
 
     Raises:
         DtypeError: If no leaf can be differentiated; if f or reference returns no floats; if f, reference or a given
-            derivative is not callable; if has_aux is not True or False; if a numeric option is not a number; or if
-            the call is inside jit, grad or vmap.
+            derivative is not callable; if has_aux is not True or False; if argnums or a numeric option is not a number;
+            or if the call is inside jit, grad or vmap.
         ShapeError: If `gradient` is given and f is not a scalar, `vjp` or `jvp` returns no pair, f or reference returns
             no pair with `has_aux`, or the results of f and reference differ in shape.
         RangeError: If argnums, order, rtol, nondeterminism, seconds, directions or seed is out of range.

@@ -62,7 +62,7 @@ SINGULAR = (Cause.KINK, Cause.JUMP, Cause.STEEP)
 
 
 class Claim(NamedTuple):
-    """The claimed slopes along several lines; each array has the shape (lines,).
+    """The claimed slopes along several lines, one for each direction. Each array has the shape (lines,).
 
     Attributes:
         value: The claimed slopes.
