@@ -16,7 +16,8 @@
 6. The same table of (F(h) + F(−h) − 2F(0))/h gives the gap F′(0+) − F′(0−). F has a kink if the gap exceeds ten times
    its error and a millionth of the slope. If F(h) − F(0) shrinks like hᵖ, F has a jump for p = 0, and an infinite
    slope for any other p below 0.95.
-7. The noise of a claim is its change when x moves by one rounding. In forward mode, it is not measured and counts as 0.
+7. The noise of a claim is twice its typical change when x moves by one rounding, plus up to ten roundings of the claim.
+   In forward mode, it is not measured and counts as 0.
 8. A claim is wrong if it differs from the quotient by more than the tolerance. The tolerance is the sum of ten times
    the error of the quotient, thirty times the noise of the claim, and the part of the gradient that rounding or the
    user's rtol allows. The uncertainty is the sum of the first two terms. No claim is wrong if the uncertainty exceeds
@@ -66,7 +67,7 @@ class Claim(NamedTuple):
 
     Attributes:
         value: The claimed slopes.
-        noise: The change of each slope when x moves by one rounding.
+        noise: The noise of each slope, as in item 7.
         size: √Σ(gᵢuᵢ)², with g the claimed gradient. By chance, ⟨g, u⟩ may be far smaller than this.
         floor: A difference up to this part of the size does not count.
     """
@@ -82,7 +83,7 @@ class Judgment(NamedTuple):
 
     Attributes:
         verdict: Right, wrong or cannot tell.
-        cause: The reason.
+        cause: The reason for the verdict.
         difference: The distance of the claim from the quotient.
         tolerance: The largest distance that is not wrong.
         size: The size of the slope, to which relative numbers refer.
