@@ -67,7 +67,7 @@ class Claim(NamedTuple):
 
     Attributes:
         value: The claimed slopes.
-        noise: The noise of each slope, as in item 7.
+        noise: The noise of each slope, as item 7 of the module defines it.
         size: √Σ(gᵢuᵢ)², with g the claimed gradient. By chance, ⟨g, u⟩ may be far smaller than this.
         floor: A difference up to this part of the size does not count.
     """
