@@ -30,8 +30,8 @@ NEAR_0 = 1e-3
 def near_0(cost: Cost, network: Network) -> float:
     """Return the largest cost at which a network whose outputs are all saturated counts as right.
 
-    Each saturated output that is right adds at most the machine epsilon per example to the cross-entropy. In bfloat16
-    or with many outputs, the sum over the outputs can exceed NEAR_0.
+    Each saturated output that is right adds at most the machine epsilon per example to the cross-entropy. In a dtype of
+    16 bits, or with thousands of outputs in float32, the sum over the outputs can exceed NEAR_0.
     """
     width, dtype = network[-1].b.shape[-1], network[-1].b.dtype
     eps = float(finfo(dtype).eps)
@@ -40,7 +40,7 @@ def near_0(cost: Cost, network: Network) -> float:
 
 
 class Rates(NamedTuple):
-    """The numbers of the update rule, which are traced.
+    """The parameters of the update rule, which are traced.
 
     Attributes:
         eta: The learning rate η, a scalar. For a schedule, the rate of each update of the epoch, (updates,).
@@ -56,9 +56,9 @@ class StaticConfig:
     """The static configuration of the compiled functions: a hashable value. Each new value compiles them again.
 
     With `portable`, XLA runs the program if it is lowered for another kind of device than the backend's. `counts` holds
-    the number of examples of each split; further rows are padding. With `wide`, an epoch runs as two programs,
-    `update` and `evaluate`, which need less memory than one. With `lean`, the programs overwrite the state, so the
-    state before the epoch is lost.
+    the number of examples of each split; further rows are padding. With `lean`, the program of an epoch overwrites the
+    state, so the state before the epoch is lost. With `wide` and without `lean`, an epoch runs as two programs,
+    `update` and `evaluate`, which need less memory than one.
     """
 
     batch_size: int | None
@@ -136,7 +136,7 @@ def rule(eta: Real, config: StaticConfig) -> Transformation:
 
 @jit(static_argnames="config")
 def start(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
-    """Add the optimizer's state to a new state. Return the state, its entry, and True if all values are finite."""
+    """Add the optimizer's state to a new state. Return the three values of `evaluate`."""
     optimizer_state = rule(1.0, config).init(state.network)
     if config.lean:
         # The state of some optimizers holds the network's own arrays. JAX cannot donate one array twice.
@@ -146,12 +146,12 @@ def start(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig)
 
 @jit(static_argnames="config")
 def resume(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
-    """Return a given state, its entry, and True if all values are finite.
+    """Return a given state, its entry, and the flag of `evaluate`.
 
-    The state stays the same, bit for bit; only a missing gradient is added.
+    The state stays the same, bit for bit. If full-batch descent lacks the gradient, the state gets it and the new cost.
     """
     if config.wide:
-        # The run deletes its ∇C, so copy the caller's array.
+        # A wide run deletes the ∇C of its states, so copy the caller's array.
         state = state._replace(gradient=tree_map(jnp.copy, state.gradient))
     evaluated, entry, finite = evaluate(state, Change(), splits, rates.decay, config)
     return evaluated if config.batch_size is None and state.gradient is None else state, entry, finite
@@ -224,7 +224,11 @@ def updates(epoch: Array, splits: Splits, config: StaticConfig) -> Array:
 def evaluate(
     state: TrainState, change: Change, splits: Splits, decay: Array | None, config: StaticConfig
 ) -> tuple[TrainState, Entry, Array]:
-    """Return the state of `update` with its cost and gradient, its entry, and True if all values are finite."""
+    """Return a state with its cost, its entry, and True if the weights and the cost are finite.
+
+    With full-batch descent, the state gets its gradient too. A cost that is not evaluated is NaN, and the flag ignores
+    it.
+    """
     network, nan = state.network, jnp.full((), jnp.nan, jnp.promote_types(state.network[0].w.dtype, np.float32))
     values: dict[str, Array] = dict.fromkeys(NUMBERS, nan)
     finite, saturated = all_finite(network), jnp.array(False)
@@ -232,7 +236,7 @@ def evaluate(
 
     def evaluated(examples: Examples, gradient: bool) -> Evaluation:
         result = backend.evaluate(config.backend, network, examples, config.objective, gradient, config.portable)
-        # A network with a single output has no strongest output.
+        # The accuracy needs the strongest of several outputs, so it is NaN for a single output.
         return result._replace(accuracy=nan) if examples.y.shape[1:] == (1,) else result
 
     if full_batch or config.evaluate:
@@ -264,7 +268,7 @@ def evaluate(
     # A cost that is not known is NaN, and counts as wrong. The term of L2 regularization is left out: it is not near
     # 0 even if the outputs are right.
     wrong = ~(jnp.abs(data_cost) <= near_0(config.objective.cost, network))
-    # values["step_norm"] is NaN before the first epoch.
+    # Before the first epoch and with `lean`, values["step_norm"] is NaN, so the code is not UNCHANGED.
     code = jnp.where((values["step_norm"] == 0) & wrong, int(Reason.UNCHANGED), int(Reason.COMPLETED))
     # Do not test a new network, which may be saturated before its first epoch.
     code = jnp.where(saturated & wrong & (state.epoch > 0), int(Reason.SATURATED), code)

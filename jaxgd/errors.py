@@ -1,8 +1,8 @@
 """The exceptions, and the checks that raise them.
 
 Most messages name the function that complains, the expected value, the given value and the remedy. A descent that fails
-at run time returns an `Outcome` and raises no exception. Outside jit, some values of arrays are checked before the work
-starts, such as η, the tolerances and the directions of `cost_slice`.
+at run time reports it in its `Outcome` and raises no exception. Outside jit, some values of arrays are checked before
+the work starts, such as η, the tolerances and the directions of `cost_slice`.
 """
 
 import functools
@@ -23,13 +23,14 @@ X = TypeVar("X")
 
 
 class JaxgdError(Exception):
-    """The base class of the exceptions that jaxgd defines. Each of them is a built-in exception too."""
+    """The base class of jaxgd's public exceptions. Each of them is a built-in exception too."""
 
 
 class ShapeError(JaxgdError, ValueError):
     """Arrays or trees with unsuitable shapes; also a ValueError.
 
-    The shapes do not fit together, the batch has no example, the tree has no variable, or the cost is not a scalar.
+    For instance, the shapes do not fit together, the batch has no example, the tree has no variable, or the cost is not
+    a scalar.
     """
 
 
@@ -50,7 +51,7 @@ class CheckpointError(JaxgdError, ValueError):
 
 
 class WriteError(JaxgdError, OSError):
-    """A file or folder that cannot be written: no space, no permission or no such folder; also an OSError."""
+    """A file or folder that cannot be written, for instance for lack of space or permission; also an OSError."""
 
 
 class MissingDependencyError(JaxgdError, ImportError):
@@ -69,7 +70,7 @@ def describe(x: object) -> str:
 
 
 def given(x: object) -> str:
-    """Describe an argument as `describe` does, with the name of its type in front if it is not an array of numbers.
+    """Describe an argument as `describe` does. Put the type before the description of an array that `dtype_of` refuses.
 
     >>> given(np.ma.zeros(2))
     'MaskedArray float64[2]'
@@ -98,7 +99,7 @@ _NOT_PLAIN = (np.ma.MaskedArray, np.matrix)
 def dtype_of(x: object) -> np.dtype[Any] | None:
     """Return the dtype that JAX gives to a number or an array. Return None for any other object.
 
-    Text, dates, records, arrays of objects, masked arrays and random keys do not count as numbers.
+    Text, dates, records, arrays of objects, masked arrays, np.matrix and random keys do not count as numbers.
 
     >>> print(dtype_of(1.5), dtype_of(np.array(["a"])))
     float32 None
@@ -203,10 +204,11 @@ def require_variables(who: str, name: str, v: object) -> None:
 
 
 def require_scalar(who: str, cost: Callable[..., object], *args: object) -> None:
-    """Raise unless cost is a function and cost(*args) is one real scalar. The cost is traced and not computed."""
+    """Raise unless cost is a function and cost(*args) is one floating-point scalar. The cost is only traced."""
     require_callable(who, "cost", cost)
     try:
-        # JAX keeps a weak reference to the function that it traces. An object with `__slots__` may forbid it.
+        # JAX keeps a weak reference to the function that it traces, which an object with `__slots__` may forbid. So
+        # trace a lambda.
         out = eval_shape(lambda *args: cost(*args), *args)
         real = hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating) and getattr(out, "shape", None) == ()
         result = describe(out)
@@ -294,7 +296,7 @@ def _has_algorithm(precision: Any, dtype: np.dtype[Any], platform: str) -> bool:
 
 
 def require_key(who: str, key: object) -> None:
-    """Raise unless the key is one random key: jax.random.key(0), or the raw uint32 array of jax.random.PRNGKey(0)."""
+    """Raise unless the key is one random key: jax.random.key(…), or the raw uint32 array of jax.random.PRNGKey(…)."""
     new = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not isinstance(key, jax.Array) or not (new or key.dtype == np.uint32):
         raise DtypeError(
@@ -305,7 +307,7 @@ def require_key(who: str, key: object) -> None:
 
 
 def require_rule(who: str, name: str, rule: object) -> None:
-    """Raise DtypeError unless rule is one of jaxgd's rules or a transformation of optax."""
+    """Raise DtypeError unless rule has `init` and `update`, as jaxgd's rules and optax's transformations have."""
     if not (callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None))):
         hint = f"\nCall it: {getattr(rule, '__name__', 'rule')}(…)." if callable(rule) else ""
         raise DtypeError(
@@ -322,7 +324,7 @@ def require_args(who: str, args: object) -> None:
 
 
 def require_arrays(who: str, name: str, tree: object, remedy: str = "") -> None:
-    """Raise unless a tree holds arrays, random keys and numbers."""
+    """Raise unless every leaf of a tree is an array, a random key or a number. An int must fit JAX's integers."""
     for path, x in _leaves(who, name, tree):
         place = f"{name}{jax.tree_util.keystr(path)}"
         if dtype_of(x) is None and not isinstance(x, jax.Array):
@@ -379,7 +381,7 @@ def largest_int() -> int:
 
 def _require_narrow(who: str, name: str, x: object) -> None:
     """Raise RangeError if x is a Python int outside the range of JAX's integers."""
-    if isinstance(x, int) and abs(x) > largest_int():
+    if isinstance(x, int) and not -largest_int() - 1 <= x <= largest_int():
         raise RangeError(f"{who}: {name} must fit {jnp.result_type(int)}, got {shown(x)}.\nWrite it as a float.")
 
 

@@ -145,7 +145,7 @@ def _sharded_extremes(a: Array) -> tuple[Array, Array]:
     least, most = jnp.min(a), jnp.max(a)
     if not jnp.issubdtype(a.dtype, jnp.floating):
         return least, most
-    # The minimum over several CPU devices loses a NaN of one device.
+    # The minimum and the maximum over several CPU devices lose a NaN of one device.
     nan = jnp.any(jnp.isnan(a))
     return jnp.where(nan, jnp.nan, least), jnp.where(nan, jnp.nan, most)
 

@@ -1,7 +1,7 @@
 """Reading and writing of files.
 
-Only regular files are read, and only up to a limit of bytes. After a crash or on a full disk, a file written by
-`write_atomically` holds the complete old or the complete new content.
+`read_file` and `read_head` read only regular files, up to a limit of bytes. After a crash or on a full disk, a file
+written by `write_atomically` holds the complete old or the complete new content.
 """
 
 import contextlib
@@ -49,7 +49,8 @@ def as_path(who: str, path: Any) -> Path:
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:
     """Return the content of a regular file of at most `most` bytes.
 
-    A pipe, a device, a socket, a folder or a link to one is refused, because reading it could block or never end.
+    A pipe, a device, a socket, a folder or a link to one is refused. Reading a pipe or a device could block or never
+    end.
 
     Args:
         path: The file.
@@ -83,14 +84,14 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
 
 
 def read_head(path: str | os.PathLike[str], most: int) -> bytes:
-    """Return the first bytes of a regular file, at most `most`. Raise OSError as `read_file` does."""
+    """Return the first bytes of a regular file, at most `most`. Raise OSError as `opened` does."""
     with opened(path) as (handle, _):
         return _read(handle, most)
 
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, int]]:
-    """Open a regular file, and yield its descriptor and its size. Raise OSError as `read_file` does."""
+    """Open a file, and yield its descriptor and its size. Raise OSError if it is not regular or cannot be opened."""
     # Without O_NONBLOCK, opening a pipe waits for a writer. Windows needs O_BINARY and has no O_NONBLOCK.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
@@ -136,9 +137,9 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def _group_folders(root: Path, controller: str) -> set[Path]:
-    """Return the folder of each control group with this process: the root and the groups inside it.
+    """Return the folders of the control groups that contain this process, from the root to its own group.
 
-    A container may show its own group as the root, under another path than in /proc/self/cgroup.
+    A container may show its own group as the root. The other folders then need not exist.
     """
     folders = {root}
     try:
@@ -209,7 +210,8 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) ->
         content: The bytes of the file, or a function that writes them to an open file.
 
     Raises:
-        WriteError: If any of these steps fails. The temporary file is removed and an existing file stays as it was.
+        WriteError: If any of these steps fails, or `path` exists and is not a regular file. The temporary file is
+            removed and an existing file stays as it was.
 
     Example:
         >>> import tempfile
@@ -217,7 +219,7 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) ->
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     with writing(path):
-        # The superuser could replace a device such as /dev/null.
+        # Without this check, the superuser could replace a device such as /dev/null by a file.
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "not a regular file")
         try:

@@ -1,4 +1,4 @@
-"""The tests that stop a descent, made after each update."""
+"""The tests that stop a descent, made at the start and after each update."""
 
 import dataclasses
 import functools
@@ -26,17 +26,19 @@ FIRST_LOOK = 16
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Stop:
-    """The tests that stop a descent before `max_steps`. All are made after every update, except the check for a stall.
+    """The tests that stop a descent before `max_steps`, made at the start and after every update.
 
-    A test is made only if one of its fields is set. If only one of atol and rtol is set, the other counts as 0. The
-    numbers may be traced: new values do not recompile.
+    The test for a stall is made only after some updates: see `stalled`. A test is made only if one of its fields is
+    set. If only one of atol and rtol is set, the other counts as 0. The numbers may be traced: new values do not
+    recompile.
 
-    A cost that is infinite or NaN always stops a descent.
+    A cost C(v_k) that is infinite or NaN stops a descent even if no test is set, unless its evaluation is skipped.
 
     C is evaluated only when needed. It is skipped after an update if all of these hold: a gradient tolerance is set;
     `cost`, `diverging` and the decrease tolerances are None; nothing is recorded; the rule is one of jaxgd's that use
-    only the gradient. C is then evaluated at the end and in the checks for a stall, and the gradient is tested for
-    infinities and NaN instead of C.
+    only the gradient. C is then evaluated at v₀ and v₁, in the checks for a stall, where a test is met, and at the end.
+    If ‖∇C‖² may overflow or underflow, C is evaluated after every update. Where C is skipped, the gradient is tested
+    for infinities and NaN instead.
 
     With bounds, ∇C in these tests is the reduced gradient, and H the Hessian of the variables that can move. The
     reduced gradient is ∇C with 0 for each variable on a bound where −∇C points out of the box.
@@ -44,14 +46,17 @@ class Stop:
     The relative tolerance of the gradient depends on the start: a bad start makes it loose. A gradient above
     gradient_atol must therefore also pass a check by Newton's equation H d = ∇C. With r = gradient_rtol, it passes if
     ‖d‖ ≤ r^⅔ · max(‖v‖, min(1, ‖v₀‖)) or ½∇Cᵀd ≤ max(r^⅔ · min(1, C₀), r · |C|), with C₀ = max(|C(v₀)|, |C(v₁)|), and
-    H has no curvature ≤ 0 along the directions tried. If the check fails, the tolerance becomes a tenth of ‖∇C‖, and
-    the run continues. For ∇C = 0, H must have only positive curvature at v₀, and no negative curvature after updates.
-    Otherwise the outcome is ZERO_GRADIENT, which is not ok.
+    H has no curvature ≤ 0 along the directions tried. If the check fails, the run continues, and the part of ‖∇C‖
+    above gradient_atol must fall to a tenth of its value.
 
     The check solves the equation by conjugate gradients, with at most max(20, a quarter of the evaluations)
     Hessian-vector products. A second search, with at most 20 products from a fixed vector, looks for negative curvature
     in directions that a symmetry hides from ∇C. It can miss a saddle with little negative curvature. Where JAX has no
     second derivative of the cost, the check uses differences of ∇C.
+
+    For ∇C = 0, a single search with at most 200 products starts from the fixed vector. At v₀, the search must converge,
+    and H must have positive curvature along all its directions. After updates, the first direction must have positive
+    curvature, and no direction may have negative curvature. Otherwise the outcome is ZERO_GRADIENT, which is not ok.
 
     Attributes:
         gradient_atol: Stop when ‖∇C(v_k)‖ ≤ atol + rtol · ‖∇C(v₀)‖.
@@ -62,10 +67,10 @@ class Stop:
         decrease_atol: Stop when |C(v_k) − C(v_{k−1})| ≤ atol + rtol · |C(v_k)|.
         decrease_rtol: The relative part of that tolerance.
         diverging: Stop when C(v_k) > diverging · max(|C(v₀)|, |C(v₁)|); above 0, by default 10⁶. None omits the test.
-        stalled: True (default) to stop when C has not fallen since the last check and the next update would move no
-            variable by more than its rounding: |Δvᵢ| ≤ eps · |vᵢ|. A step of exactly 0 does not stop an optax rule or
-            a rule with a schedule. The first check is after 16 updates, the next after max(16, k/8) more, with k the
-            updates so far.
+        stalled: True (default) to stop when C has not fallen since the previous check and the next update would move
+            no variable by more than its rounding: |Δvᵢ| ≤ eps · |vᵢ|. With `wolfe`, the latest update counts instead
+            of the next one. A step of exactly 0 does not stop an optax rule or a rule with a schedule. The first check
+            is after 16 updates, each later one after max(16, k/8) more, with k the updates so far.
 
     Example:
         >>> Stop(cost=1e-8).cost
@@ -94,26 +99,26 @@ class Stop:
 
     @property
     def needs_decrease(self) -> bool:
-        """True if the tests need C before the last update."""
+        """True if the tests need the decrease of C in each update."""
         return self.decrease_atol is not None or self.decrease_rtol is not None
 
     @property
     def needs_step_norm(self) -> bool:
-        """True if the tests need ‖Δv‖ and ‖v‖ after every update."""
+        """True if the tests need ‖Δv‖ after every update."""
         return self.step_atol is not None or self.step_rtol is not None
 
 
 def default_stop(dtype: DTypeLike) -> Stop:
-    """Return the default tests: ‖∇C‖ must fall to eps^¾ of its first value, 6e-6 in float32 and 2e-12 in float64.
+    """Return the default tests. ‖∇C‖ must fall to eps^¾ of its first value, 6e-6 in float32 and 2e-12 in float64.
 
-    At √eps, a well-conditioned C no longer changes. At eps, rounding makes the tolerance unreachable.
-    eps^¾ lies between them.
+    At √eps of the first value, a well-conditioned C no longer changes. At eps, rounding makes the tolerance
+    unreachable. eps^¾ lies between them. The tests for divergence and for a stall are made too.
     """
     return Stop(gradient_rtol=float(finfo(dtype).eps) ** 0.75)
 
 
 def resolved_stop(who: str, stop: object, dtype: DTypeLike) -> Stop | None:
-    """Return the tests, by default those for variables of this dtype. Raise unless `stop` has a valid type."""
+    """Return `stop`, or the default tests for this dtype if `stop` is "auto". Raise unless its type is valid."""
     if isinstance(stop, str) and stop == "auto":
         stop = default_stop(dtype)
     if stop is not None and not isinstance(stop, Stop):
@@ -122,7 +127,7 @@ def resolved_stop(who: str, stop: object, dtype: DTypeLike) -> Stop | None:
 
 
 def require_stop(who: str, stop: Stop, dtype: DTypeLike) -> None:
-    """Raise unless all numbers of the tests are valid. Warn of a tolerance that the dtype cannot reach."""
+    """Raise unless all fields with known values are valid. Warn of an rtol below the rounding of the dtype."""
     eps = float(finfo(dtype).eps)
     require_bool(who, "stop.stalled", stop.stalled)
     for field in dataclasses.fields(stop):
@@ -133,7 +138,7 @@ def require_stop(who: str, stop: Stop, dtype: DTypeLike) -> None:
         if is_traced(x):
             continue
         x = float(x)
-        # Every descent would meet an infinite tolerance at once.
+        # Every descent would meet an infinite tolerance or an infinite `cost` at once.
         least, most, words = {
             "cost": (-math.inf, sys.float_info.max, "a finite number"),
             "diverging": (math.ulp(0.0), math.inf, "above 0"),
@@ -153,12 +158,12 @@ def _tolerance(atol: Real | None, rtol: Real | None, scale: Array | int) -> Arra
 
 
 class Limits(NamedTuple):
-    """The limits that the cheap tests in the inner loop compare with.
+    """The limits of the tests on C and ‖∇C‖.
 
     Attributes:
-        lowest: C at or below this stops the run.
-        highest: C above this stops the run.
-        gradient: ‖∇C‖ at or below this stops the run.
+        lowest: C at or below this meets the test of the cost.
+        highest: C above this meets the test for divergence.
+        gradient: ‖∇C‖ at or below this meets the test of the gradient.
         plain: False if the squares in ‖∇C‖² may overflow or underflow. Only the outer loop then tests ‖∇C‖ reliably.
     """
 
@@ -193,7 +198,8 @@ def _tests(
     """Return True or False for each test, with the reason to stop if it is met.
 
     The comparisons are written so that NaN meets every test without an extra check.
-    Where `limits.plain` is false, `exact` replaces ‖∇C‖. Without `exact`, the test of the gradient is unreliable there.
+    If `limits.plain` is False, the gradient test uses `exact`, ‖∇C‖ computed with scaling. Without `exact`, it is then
+    unreliable.
     """
     tests = []
     if cost_known:
@@ -218,7 +224,7 @@ def _tests(
 
 
 def _plain_norm(s: DescentState[Any]) -> Array:
-    """Return ‖∇C‖ without scaling: infinite if a square overflows.
+    """Return ‖∇C‖, computed without scaling: infinite if a square overflows, and too small if squares underflow.
 
     `pytree.norm` reads ∇C twice, which would slow down the inner loop. `Limits.plain` is True where this norm suffices.
     """
@@ -227,7 +233,7 @@ def _plain_norm(s: DescentState[Any]) -> Array:
 
 
 def overflows(stop: Stop | None, s: DescentState[Any]) -> Array:
-    """Return True if ‖∇C‖² overflows although ‖∇C‖ may be finite. The outer loop must then check exactly."""
+    """Return True if the gradient is tested and ‖∇C‖² overflows. The outer loop must then compute ‖∇C‖ with scaling."""
     return jnp.array(False) if stop is None or not stop.needs_gradient_norm else jnp.isinf(_plain_norm(s))
 
 

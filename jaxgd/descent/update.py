@@ -1,4 +1,4 @@
-"""One update of a descent, and the state at its start."""
+"""One update of a descent, and the state in which a descent starts or continues."""
 
 import dataclasses
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class StaticConfig:
         cost: The function to minimize.
         rule: An optax transformation; None if the rule is a `Rule`, whose hyperparameters are traced.
         record: The parts of the path to record; None to record nothing.
-        max_steps: The number of updates that the buffers must hold; None if nothing is recorded.
+        max_steps: The number of updates that the record must cover; None if nothing is recorded.
         step_size: The name of the rule's step size, for messages; None if the rule has none.
     """
 
@@ -105,7 +105,8 @@ def resume(
     Two programs may round C and ∇C differently. Return the state unchanged if the new C and ∇C equal those in the state
     within rounding: a continued run then gives the same bits as a single run. Otherwise the cost or its args have
     changed. Then reset the fields that depend on older costs, and the state of a rule that uses the cost. Reset them
-    also if v or best_v is outside the bounds. With bounds, v is projected onto the box.
+    also if v or best_v is outside the bounds, or if first_norm was 0 and new bounds free a variable. With bounds, v is
+    projected onto the box.
     """
     outside = jnp.array(False)
     if bounds is not None:
@@ -134,7 +135,7 @@ def resume(
     same = close[0] & close[1] & (jnp.isfinite(new[0]) == jnp.isfinite(s.cost))
     changed = state_at(config, rule, s.v, *new, bounds)
     if bounds is not None:
-        # New bounds may free a variable although the old reduced gradient was 0.
+        # With a first_norm of 0, the tolerance of ∇C has no relative part. Reset it if new bounds free a variable.
         same &= ~outside & ((s.first_norm > 0) | (changed.first_norm == 0))
     changed = changed._replace(
         rule=changed.rule if rule is not None and rule.spec.uses_cost else s.rule,
@@ -151,7 +152,7 @@ def _row(trees: V, i: int) -> V:
 
 
 def follows_cost(config: StaticConfig, rule: Rule | None, stop: Stop | None) -> bool:
-    """Return True if C must be known after every update, and not only at the end."""
+    """Return True if C must be evaluated after every update."""
     needed = stop is None or stop.needs_cost or not stop.needs_gradient_norm
     return needed or config.record is not None or rule is None or rule.spec.uses_cost
 
@@ -167,7 +168,7 @@ def step_of(
     """Return Δv and the rule's next state. With bounds, v + Δv may lie outside the box."""
 
     def cost(v: V, bounds: Bounds | None = bounds) -> Array:
-        # Optax's line searches require that value_fn takes the extra arguments.
+        # Optax's line searches raise an error if value_fn does not take every extra argument, here `bounds`.
         return config.cost(project(bounds, v), *args)
 
     extra = {} if bounds is None else {"bounds": bounds}
@@ -240,7 +241,7 @@ def one_update(
 
 
 def with_scale(s: DescentState[V]) -> DescentState[V]:
-    """Return the state with the scale for the divergence test, which includes C after the first update."""
+    """Return the state with the scale of the divergence test. At v₁, the scale becomes max(|C(v₀)|, |C(v₁)|)."""
     return s._replace(scale=jnp.where(s.step == 1, jnp.maximum(s.scale, jnp.abs(s.cost)), s.scale))
 
 
@@ -266,7 +267,7 @@ def _moved(x: Array, u: Array) -> Array:
 def _evaluated(cost: Callable[[V], Array], v: V, rule_state: object) -> tuple[Real, V, Array | int]:
     """Return C and ∇C at v, and 1 if they were already known or 0 otherwise.
 
-    A line search of optax stores C and ∇C of the point where it ended.
+    They are known if `rule_state` holds both and C is finite, as after a search of `wolfe`.
     """
     values = optax.tree_utils.tree_get_all_with_path(rule_state, "value")
     gradients = optax.tree_utils.tree_get_all_with_path(rule_state, "grad")
@@ -285,7 +286,7 @@ def _evaluated(cost: Callable[[V], Array], v: V, rule_state: object) -> tuple[Re
 
 
 def _evaluations(rule_state: object) -> Array | int | None:
-    """Return the number of evaluations that the rule made in the last update; None if the rule does not count them."""
+    """Return the number of evaluations that the rule made in this update; None if the rule does not count them."""
     ours = optax.tree_utils.tree_get_all_with_path(rule_state, "evaluations")
     searches = optax.tree_utils.tree_get_all_with_path(rule_state, "num_linesearch_steps")
     counts = [jnp.asarray(n, int) for _, n in (*ours, *searches)]

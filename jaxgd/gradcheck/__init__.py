@@ -3,11 +3,13 @@
 The module `check` runs a check, in this order:
 
 - `problem` sorts the arguments of f, and `claims` reads the derivatives that the caller claims.
-- `consistency` compares two eager runs of f, a run under jit and a run under vmap.
+- `consistency` compares repeated runs of f and of its gradient, and their runs under jit and vmap.
 - `derive` runs autodiff and the claims along random directions, which `draws` makes.
 - `sample` evaluates f along these directions, and `quotients` estimates the slopes from the values.
 - `core` judges the derivatives by the slopes. Its docstring describes the method.
-- `examine` combines all comparisons of a leaf. `locate` searches for the wrong elements, `patterns` names the error.
+- `examine` combines all comparisons of a leaf. `locate` searches for the wrong elements, and `patterns` names the
+  pattern of the error.
+- `consistency` compares the gradients in the dtype of the arguments with those in float64.
 - `second_order` checks the derivative of the gradient in the same way.
 - `report` holds the result with its `verdicts`, and `text` shows it.
 

@@ -38,7 +38,7 @@ from jaxgd.mesh.processes import on_host, spans_processes
 
 # The smallest relative error that difference quotients in float64 can resolve.
 _LEAST_RTOL = 1e-9
-# The cotangents for a scalar f. The first is 1, because it gives the gradient. The others differ in sign and
+# The cotangents for a real scalar f. The first is 1, because it gives the gradient. The others differ in sign and
 # size, because a wrong rule may treat them differently.
 _SCALAR_COTANGENTS = (1.0, -0.6, 1.7, 0.3, -1.2)
 # The value that a custom rule returns under `jax.vjp` may differ from f by this fraction in float64.
@@ -69,8 +69,8 @@ def check_gradients(
 ) -> GradientReport:
     """Check the derivatives of f at one point: right, wrong or cannot tell, for each leaf of the arguments.
 
-    Let u be a random direction in one leaf, w a random cotangent of the result of f, J the Jacobian of f, and
-    F(t) = ⟨w, f(x + t u)⟩. The check compares three values of F′(0):
+    Let u be a random direction in one leaf, w a cotangent of the result of f (random, unless f is a real scalar), J the
+    Jacobian of f, and F(t) = ⟨w, f(x + t u)⟩. The check compares three values of F′(0):
 
     - ⟨Jᵀw, u⟩, by reverse mode;
     - ⟨w, Ju⟩, by forward mode;
@@ -84,8 +84,8 @@ def check_gradients(
     the check recognizes one.
 
     Args:
-        f: The function to check. It returns any pytree with at least one floating-point or complex leaf. Its exceptions
-            pass through unchanged.
+        f: The function to check. It returns any pytree with at least one floating-point or complex leaf. An exception
+            in its first run passes through unchanged.
         *args: The point: the arguments of f, any pytrees with at least one floating-point or complex leaf. Leaves of
             other dtypes are held fixed.
         gradient: A gradient to check, for a scalar f: `gradient(*args)` must equal `jax.grad(f, argnums)(*args)`.
@@ -101,16 +101,18 @@ def check_gradients(
         order: 1 checks the first derivative. 2 also checks the derivative of the gradient by autodiff, and that the
             Hessian is symmetric. Default 1.
         reference: A function that takes the arguments of f, returns results of the same shapes, and has the intended
-            derivative. The derivatives of f are compared with the quotients of `reference`. Examples are a
-            straight-through estimator, a reversed gradient, and a fixed point that is differentiated through one step.
+            derivative. The derivatives of f are compared with the quotients of `reference`. Pass it if f is a
+            straight-through estimator, a reversed gradient, or a fixed point that is differentiated through one step.
             Default: f.
-        rtol: The relative error above which a leaf's gradient is wrong, at least 1e-9 and below 1. Default: any error
-            above the uncertainty is wrong. A smaller error is right if the relative uncertainty is at most 1e-3 (1e-2
-            if f computes with fewer digits than float64), otherwise "cannot tell".
+        rtol: The relative error above which a leaf's gradient is wrong, at least 1e-9 and below 1. Default: an error
+            above the uncertainty is wrong, unless the relative uncertainty exceeds 0.5. A smaller error is right if the
+            relative uncertainty is at most 1e-3 (1e-2 if f computes with fewer digits than float64), otherwise "cannot
+            tell".
         nondeterminism: The relative difference allowed between two runs of the same derivative, at least 0 and below 1,
             for backward passes that add in a varying order. Default 0.
-        seconds: The time in seconds after which the check starts no further stage, above 0. Leaves that are still
-            undecided are then "cannot tell". A running XLA program cannot be stopped. Default: none.
+        seconds: The time in seconds after which the check starts no further quotients and no search of elements, above
+            0. Leaves that are still undecided are then "cannot tell". A running XLA program cannot be stopped. Default:
+            none.
         directions: The number of random directions to try in each leaf, from 1 to 1000. If they leave a leaf in doubt,
             the check tries at least 4 in that leaf. Default 3.
         seed: The seed of the random directions and cotangents, at least 0. Default 0.
@@ -123,8 +125,8 @@ def check_gradients(
 
     Raises:
         DtypeError: If no leaf can be differentiated; if f or reference returns no floats; if f, reference or a given
-            derivative is not callable; if has_aux is not True or False; if a numeric option is not a number; or if
-            the call is inside jit, grad or vmap.
+            derivative is not callable; if has_aux is not True or False; if argnums or a numeric option is not a number;
+            or if the call is inside jit, grad or vmap.
         ShapeError: If `gradient` is given and f is not a scalar, `vjp` or `jvp` returns no pair, f or reference returns
             no pair with `has_aux`, or the results of f and reference differ in shape.
         RangeError: If argnums, order, rtol, nondeterminism, seconds, directions or seed is out of range.
@@ -294,8 +296,8 @@ def _require(
 ) -> None:
     for name, function in {"f": f, **claims}.items():
         if name == "f" or function is not None:
-            values = f"To check given values, pass {name}=lambda *args: values."
-            require_callable(WHO, name, function, "It takes the arguments." if name == "f" else values)
+            values = "To check given values, pass gradient=lambda *args: values."
+            require_callable(WHO, name, function, values if name == "gradient" else "It takes the arguments of f.")
     require_bool(WHO, "has_aux", has_aux)
     require_count(WHO, "order", order, most=2)
     require_count(WHO, "directions", directions, most=_MOST_DIRECTIONS)

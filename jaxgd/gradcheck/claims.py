@@ -77,7 +77,7 @@ def claimed_gradient(prepared: Prepared, out: object, gradient: Callable[..., ob
     fn = ClaimedGradient(prepared.problem, Opaque(gradient), places)
     values = _taken(claimed, places)
     if jnp.iscomplexobj(leaves[0]):
-        values = ()  # The first cotangent of a complex f is not 1.
+        values = ()  # A gradient belongs to the cotangent 1, but the first cotangent of a complex f is random.
     return Claim("gradient", fn, findings=findings, absent=_absent(places), values=values)
 
 
@@ -201,7 +201,7 @@ def _key(path: Sequence[Any]) -> str:
 
 
 def _plain(path: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the path with each plain number turned into a key of a sequence."""
+    """Return the path with each int turned into a key of a sequence."""
     return tuple(jax.tree_util.SequenceKey(key) if isinstance(key, int) else key for key in path)
 
 

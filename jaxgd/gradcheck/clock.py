@@ -21,7 +21,7 @@ class Clock:
         return bool(decided(self.together, time.perf_counter() > self.end))
 
     def left(self) -> float | None:
-        """Return the seconds left, or None if the time is unlimited."""
+        """Return the seconds left, at least 1e-9; None if the time is unlimited."""
         if math.isinf(self.end):
             return None
         return float(decided(self.together, max(self.end - time.perf_counter(), 1e-9)))

@@ -22,14 +22,15 @@ from jaxgd.gradcheck.verdicts import Cause, Verdict
 from jaxgd.mesh.processes import on_host
 from jaxgd.typed import finfo
 
-# Two runs of f may differ by _ROUNDINGS roundings, but by at most the fraction _MOST of f. In bfloat16, 1000 roundings
-# exceed f itself.
+# Two runs of f may differ by _ROUNDINGS roundings or the fraction _MOST of f, whichever is less, plus the noise of f.
+# In bfloat16, 1000 roundings exceed f itself.
 _ROUNDINGS, _MOST = 1e3, 0.5
 # In the user's dtype, rounding alone can cause a large error, and no test can tell it from a wrong rule. So a gradient
 # is in doubt only if three conditions hold. Its relative error exceeds _GROSS, or _GROSS_IN_FEW_DIGITS in dtypes with
-# fewer digits than float32. Its error exceeds a hundred times its noise. The gradient far exceeds the rounding in f.
+# fewer digits than float32. Its error exceeds a hundred times its noise. The gradient far exceeds the rounding in f and
+# the smallest normal number of its dtype.
 _GROSS, _GROSS_IN_FEW_DIGITS, _FEW_DIGITS = 0.05, 0.5, 1e-5
-# The error of a claim may be this multiple of autodiff's error in the same dtype.
+# The error of a claim may always be this multiple of autodiff's error in the same dtype.
 _TIMES = 30.0
 
 
@@ -41,7 +42,7 @@ class UsersDtype:
         outputs: The values of f.
         gradient: The gradient by autodiff, or None if JAX cannot trace or differentiate f.
         noise: For each leaf, the largest change of an element of its gradient when the point moves by one rounding.
-        consistency: Comparisons between the ways to run f.
+        consistency: Comparisons between runs of f, and between runs of its gradient.
         value_noise: The largest relative change of an output of f when the point moves by one rounding.
     """
 
@@ -72,6 +73,8 @@ def run_in_users_dtype(
     rtol: float,
 ) -> UsersDtype:
     """Compare eager, jit and vmap runs of f, jit and vmap runs of its gradient, and second runs of both.
+
+    Also compare f with its value under `jax.vjp`.
 
     `first` is the result of an eager run, `w` a cotangent, `eps` the coarsest rounding in f. Two runs of autodiff may
     differ by `nondeterminism`, and a custom derivative may return a value that differs from f by `rtol`.

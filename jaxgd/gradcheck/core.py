@@ -1,12 +1,12 @@
 """The verdict on a derivative: right, wrong or cannot tell. Read this module to know how jaxgd checks a gradient.
 
-1. A point x, a random direction u in one leaf and a random cotangent w make f a function of one variable:
-   F(t) = ⟨w, f(x + t u)⟩.
+1. A point x, a random direction u in one leaf and a cotangent w make f a function of one variable:
+   F(t) = ⟨w, f(x + t u)⟩. The cotangent is random unless f is a real scalar.
 2. A claim is a number for F′(0): ⟨Jᵀw, u⟩ by reverse mode or ⟨w, Ju⟩ by forward mode, with J the Jacobian of f.
 3. F is evaluated at 0 and at ±h, in float64 if f can run in float64. The steps h form a ladder: each is a quarter of
    the one before. The short ladder has four rungs, and one far smaller step that only measures noise. The long one has
-   eighteen rungs. It is used if the short one does not show that the claim is right, or if F varies below the fourth
-   rung by far more than rounding.
+   eighteen rungs. It is used if the short one does not show that the claim is right, or if F computes in float64 and
+   varies below the fourth rung by far more than rounding.
 4. Three columns of Romberg's table extrapolate the quotients (F(h) − F(−h))/2h to h = 0. The error of an entry is the
    larger of its distances to the two entries that it combines. It is at least the noise of F divided by h.
 5. The noise is the largest product of a far smaller step and the difference between the entry and the quotient at that
@@ -14,21 +14,26 @@
    or if it nearly vanishes at the smallest steps. In both cases, the difference itself is the error of the entry. The
    entry with the smallest error is the quotient.
 6. The same table of (F(h) + F(−h) − 2F(0))/h gives the gap F′(0+) − F′(0−). F has a kink if the gap exceeds ten times
-   its error. If F(h) − F(0) shrinks like hᵖ, F has a jump for p = 0, and an infinite slope for any other p below 0.95.
-7. The noise of a claim is its change when x moves by one rounding.
+   its error and a millionth of the slope. If F(h) − F(0) shrinks like hᵖ, F has a jump for p = 0, and an infinite
+   slope for any other p below 0.95.
+7. The noise of a claim is twice its typical change when x moves by one rounding, plus up to ten roundings of the claim.
+   In forward mode, it is not measured and counts as 0.
 8. A claim is wrong if it differs from the quotient by more than the tolerance. The tolerance is the sum of ten times
    the error of the quotient, thirty times the noise of the claim, and the part of the gradient that rounding or the
    user's rtol allows. The uncertainty is the sum of the first two terms. No claim is wrong if the uncertainty exceeds
    half of the gradient. If F computes in a dtype narrower than float64 and changes at no step, a claim is not wrong
    either if rounding would hide a slope of its size. If another accurate entry of the table or the quotients at the
    smallest steps support the claim, the distance of the claim from the quotient counts as the error of the quotient.
-9. A claim is right if it differs by at most the tolerance, and the uncertainty is at most the user's rtol times the
-   gradient. Without rtol, this limit is a thousandth of the gradient (a hundredth if F computes in a narrower dtype).
-   If a claim is neither wrong nor right, the check cannot tell. It also cannot tell at a kink, a jump, an infinite
-   slope or an edge of the domain.
+   An infinite or NaN claim is wrong if the error of the quotient is finite.
+9. A claim is right if it differs by at most the tolerance, and the uncertainty is at most a thousandth of the gradient
+   (a hundredth if F computes in a narrower dtype). The user's rtol replaces both factors. A claim of 0 is also right if
+   it differs by at most ten times the error of the quotient, and this is at most a millionth of the largest change of
+   F, or F in float64 changes at no step of the long ladder. If a claim is neither wrong nor right, the check cannot
+   tell. It also cannot tell at a kink, a jump, an infinite slope or an edge of the domain.
 10. A leaf is wrong if the claim is wrong along one direction, unless F varies within the smallest step along another
-    one. It is right if the claim is right along all directions. Two right directions suffice if no other one shows
-    such a variation, a kink, a jump or an infinite slope.
+    one. An infinite or NaN claim is not wrong either if F has no slope along another direction. A leaf is right if the
+    claim is right along all directions. Two right directions suffice if no other one shows such a variation, a kink, a
+    jump or an infinite slope.
 
 The module derive makes the claims, sample evaluates F, and quotients implements items 4 to 6. This module judges the
 claims.
@@ -58,11 +63,11 @@ SINGULAR = (Cause.KINK, Cause.JUMP, Cause.STEEP)
 
 
 class Claim(NamedTuple):
-    """The claimed slopes along several lines; each array has the shape (lines,).
+    """The claimed slopes along several lines, one for each direction. Each array has the shape (lines,).
 
     Attributes:
         value: The claimed slopes.
-        noise: The change of each slope when x moves by one rounding.
+        noise: The noise of each slope, as item 7 of the module defines it.
         size: √Σ(gᵢuᵢ)², with g the claimed gradient. By chance, ⟨g, u⟩ may be far smaller than this.
         floor: A difference up to this part of the size does not count.
     """
@@ -78,7 +83,7 @@ class Judgment(NamedTuple):
 
     Attributes:
         verdict: Right, wrong or cannot tell.
-        cause: The reason.
+        cause: The reason for the verdict.
         difference: The distance of the claim from the quotient.
         tolerance: The largest distance that is not wrong.
         size: The size of the slope, to which relative numbers refer.
@@ -151,7 +156,7 @@ def explained_by_kink(slopes: Slopes, difference: Floats | float) -> Mask:
 
 
 def _supported(claimed: float, slopes: Slopes, i: int, difference: float) -> bool:
-    """Return True if another accurate entry of the table or the quotients at all small steps support a claim."""
+    """Return True if another accurate entry of the table or the quotients at the smallest steps support a claim."""
     values: Floats = slopes.values[i]
     errors: Floats = slopes.errors[i]
     quotients: Floats = slopes.quotients[i]
