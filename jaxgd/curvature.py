@@ -55,6 +55,8 @@ def hessian_vector_product(cost: Cost, v: V, u: Tree, args: tuple[Any, ...] = ()
     Raises:
         ShapeError: If u is not a tree like v with the same shapes, or v holds no variable.
         DtypeError: If v or u is not real floating point, cost is not a function, or args is not a tuple of arrays.
+        RangeError: Inside `jax.shard_map`, if the cost differs between devices with the same v, or communicates between
+            devices with `check_vma=False`.
 
     Source: Pearlmutter, Neural Computation 6 (1994) 147–160.
 
@@ -68,7 +70,8 @@ def hessian_vector_product(cost: Cost, v: V, u: Tree, args: tuple[Any, ...] = ()
         require_variables(who, name, tree)
     require_args(who, args)
     require_like(who, "u", u, "v", v)
-    # Inside jax.shard_map, u may be equal on all devices while v is not. jvp needs both to vary over the same axes.
+    # Inside jax.shard_map, u may be equal on all devices while v is not. JAX differentiates some loops in a cost only
+    # if both vary over the same axes.
     u = varying(tree_map(lambda x, y: jnp.asarray(y, jnp.result_type(x)), v, u), v)
 
     def equal_cost(x: V) -> Array:
@@ -153,7 +156,7 @@ def eigenpairs(
             array of keys.
         DtypeError: If v or start is not real floating point, k or max_products is not a whole number, or cost, args,
             rtol or key has the wrong type.
-        RangeError: If k, which, rtol or max_products is out of range.
+        RangeError: If k, which, rtol or max_products is out of range. Also as for `hessian_vector_product`.
 
     Source: Wu and Simon, SIAM J. Matrix Anal. 22 (2000) 602–616, for the restarts.
 
@@ -278,7 +281,7 @@ def _lanczos(
         values, y = (jnp.where(smallest, x, x[..., ::-1]) for x in (values, y))
         best, products = (_dot(y[:, : max(wanted, kept)].T, rows) for rows in (q, hq))
         errors = vmap(norm)(products[:wanted] - values[:wanted, None] * best[:wanted])
-        # Rounding in the products with H limits the accuracy of a residual.
+        # Rounding in the products with H makes a smaller residual meaningless.
         residuals = jnp.maximum(errors, 4 * eps * scale)
         rounding = 16 * eps * scale
         largest = jnp.max(jnp.abs(values[:k]))
@@ -390,7 +393,7 @@ def sharpness(
             array of keys.
         DtypeError: If v or start is not real floating point, max_products is not a whole number, or cost, args, rtol or
             key has the wrong type.
-        RangeError: If rtol or max_products is out of range.
+        RangeError: If rtol or max_products is out of range. Also as for `hessian_vector_product`.
 
     Source: Cohen et al., ICLR 2021, for the link to gradient descent.
 

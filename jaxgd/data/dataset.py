@@ -27,13 +27,13 @@ class Dataset:
     """Images with labels, split into training, validation and test examples.
 
     Pixels are bytes from 0 (paper, the background) to 255 (ink) in every data set, so `images / 255` always lies in
-    [0, 1]. Keep the bytes, which need a quarter of the memory of float32, and scale them on use. All arrays are
-    read-only.
+    [0, 1]. Keep the bytes, which need a quarter of the memory of float32, and scale them on use. The arrays of a
+    loaded data set are read-only.
 
     Attributes:
         name: Name of the data set, of the folder that it was read from, or the common prefix of that folder's files.
         train: Training examples; a `Placed` split if `jaxgd.mesh.place` returned the data set.
-        validation: Examples held out from training, to choose η and other settings; `Placed` like `train`.
+        validation: Examples held out from training, to choose η and other hyperparameters; `Placed` like `train`.
         test: Test examples; `Placed` like `train`.
         classes: Number of classes. Labels are 0 to `classes` − 1.
 

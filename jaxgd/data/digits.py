@@ -24,7 +24,7 @@ def load_digits() -> Dataset:
     """Load 1,797 handwritten digits of 8×8 pixels, shuffled with a fixed seed and split 1,197 / 300 / 300.
 
     The file holds the original values v from 0 to 16. The images hold round(v · 255 / 16), so that pixels are bytes
-    from 0 (paper) to 255 (ink) as in every other data set. round(byte · 16 / 255) returns v.
+    from 0 (paper) to 255 (ink) as in every other data set. round(byte · 16 / 255) gives v back.
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998,
     doi 10.24432/C50P49, CC BY 4.0. The 1,797 digits are the test set of that collection. scikit-learn ships

@@ -54,8 +54,8 @@ def load_idx(
         DataError: If a file is missing, damaged or present twice (an identical gzipped copy is allowed), if the files
             do not fit together, if a label is below `labels_from` or too large for `classes`, if there is only one
             training example and no validation file, or if a name contains EMNIST and a required argument is missing.
-        RangeError: If `validation`, `classes` or `labels_from` is out of range, or `validation` is given next to
-            validation files.
+        RangeError: If `validation`, `classes` or `labels_from` is out of range, `validation` is given next to
+            validation files, or no folder can have this path.
         DtypeError: If an argument has the wrong type.
 
     Source: Nielsen, chapter 1, for the split; Cohen, Afshar, Tapson and van Schaik, arXiv:1702.05373, for EMNIST.

@@ -70,7 +70,7 @@ def _of_pickle(path: Path) -> str:
 
 
 def _of_npz(path: Path) -> str:
-    """Return the lines for the arrays x_train, y_train … of Keras, or train_images, train_labels …."""
+    """Return the lines for arrays with names as in Keras, x_train and so on, or with names such as train_images."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]

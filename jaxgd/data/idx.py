@@ -48,8 +48,9 @@ def read_idx(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "*shape"]:
 
     Raises:
         DataError: If the file cannot be read, is damaged, truncated or too long, or holds another type of value. Also
-            if it has more than 4 GiB, or 4 GiB or more after it is unpacked. Pipes and devices cannot be read.
+            if it has more than 4 GiB gzipped, or 4 GiB or more unpacked. Pipes and devices cannot be read.
         DtypeError: If the path is not a str or a Path.
+        RangeError: If no file can have this path.
 
     Source: Y. LeCun, C. Cortes, C. J. C. Burges, The MNIST database of handwritten digits, "the IDX file format".
 

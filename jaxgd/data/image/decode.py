@@ -48,6 +48,7 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
             Python and it has more than 2 million pixels or bytes; if the product of pixels and scans of a JPEG file is
             above 10⁹; or if it shows no ink.
         DtypeError: If the path is not a str or a Path.
+        RangeError: If no file can have this path.
         MissingDependencyError: If Pillow is not installed.
 
     Example:

@@ -232,7 +232,7 @@ def _box(ink: UInt8[np.ndarray, "n height width"]) -> Int[np.ndarray, "n 2 2"]:
 def _first(lines: Int[np.ndarray, "n _"]) -> Int[np.ndarray, " n"]:
     """Return the first row or column with ink.
 
-    Skip a group of ink that an empty line separates from the rest and that holds at most 0.5% of all ink.
+    Skip the ink before an empty line if it holds at most 0.5% of all ink.
     """
     before = lines.cumsum(axis=1)
     skipped = (lines == 0) & (before <= SPECK * before[:, -1:])

@@ -113,7 +113,7 @@ def separate(gray: Gray) -> Picture:
 
 
 def contrast(gray: Gray) -> float:
-    """Return how far the strongest mark of either polarity exceeds the median, after averaging over 3×3 pixels."""
+    """Return how far the strongest mark of either polarity exceeds the median mark, after averaging over 3×3 pixels."""
     from scipy import ndimage
 
     strongest = 0.0
