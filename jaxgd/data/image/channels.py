@@ -31,7 +31,7 @@ def gray_of(picture: PillowImage) -> Gray:
     - If the alpha channel varies and the opaque pixels have nearly one brightness, the shape is in the alpha channel.
       Opaque pixels then become black, whatever their color. Otherwise a transparent picture is laid on white.
     - The gray level of Pillow is 0.299 red + 0.587 green + 0.114 blue. The color channel with the strongest ink
-      replaces the gray level if its ink is at least twice as strong as that of the gray level.
+      replaces the gray level if its ink is at least twice as strong as in the gray level.
     - Values of modes F and I are stretched: the smallest becomes 0, the largest 255. But 16-bit values, and values of
       mode I in a PNG file, are multiplied by 255 / (2ᵇ − 1), where b ≥ 8 is the smallest number of bits that holds all
       values.

@@ -67,7 +67,7 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
     contrast = int(picture.ink.max()) - int(border_median(picture.ink[None])[0])
     if contrast < LEAST_CONTRAST:
         raise DataError(
-            f"read_picture: {path}: expected one digit, got a blank picture: its ink differs from its border by "
+            f"read_picture: {path}: expected a digit, got a blank picture: its ink differs from its border by "
             f"{max(0, contrast)} of 255.\nLeave empty paper around the digit. Transparent pixels count as white."
         )
     return picture

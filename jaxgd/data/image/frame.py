@@ -87,7 +87,7 @@ peak=255, slack=0.5)
     count = min(n, _SAMPLE, max(64, _SAMPLE_PIXELS // (height * width)))
     sample = images[np.linspace(0, n - 1, count).astype(int)]
     sample = sample[sample.max(axis=(1, 2)) - border_median(sample) >= LEAST_CONTRAST]
-    if len(sample) == 0:  # no image has ink: accept every digit of this size
+    if len(sample) == 0:  # no image has ink: accept every digit in an image of this size
         middle = ((height - 1) / 2, (width - 1) / 2)
         return Frame(height, width, height, width, "box", *middle, 255, float(max(height, width)))
     ink = _ink(sample, border_median(sample))
@@ -123,7 +123,7 @@ def fit_to_frame(image: UInt8[np.ndarray, "rows columns"], frame: Frame) -> UInt
     follow:
 
     1. The paper is the median of the border, and becomes 0. Pixels less than a third of the way from the paper to the
-       strongest ink become 0 too. The neighbors of ink keep their value, so that strokes keep soft edges.
+       strongest ink become 0 too, except the neighbors of ink, so that strokes keep soft edges.
     2. The bounding box of the ink is cut out, without detached specks that hold at most 0.5% of the ink.
     3. The box is scaled by exact area averages, or bilinearly if it grows.
     4. The values are scaled until the largest equals the frame's peak.
