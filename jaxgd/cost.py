@@ -69,8 +69,8 @@ def cross_entropy(a: Float[Array, "*batch out"], y: Float[Array, "*batch out"]) 
     - "softmax" outputs: C = −1/n Σ y ln a, the log-likelihood cost of the book, which differs from the formula above.
 
     The gradient of this form with respect to z is (a − y)/n, for softmax only if the targets of each
-    example sum to 1. `network_cost`, `backprop` and `train` refuse other activations of the output layer. A function of
-    your own that calls `cross_entropy` uses the formula.
+    example sum to 1. With this cost, `network_cost`, `backprop` and `train` refuse other activations of the output
+    layer. A function of your own that calls `cross_entropy` uses the formula.
 
     Args:
         a: Outputs, real floating point, (..., out), from 0 to 1. The leading axes are the examples: n is their product.
@@ -207,7 +207,7 @@ def cost_from(
 
 
 def require_cost_fits(who: str, cost: Cost, activation: Activation) -> None:
-    """Raise RangeError if the cost is not defined for outputs with this activation."""
+    """Raise RangeError if the cost is `cross_entropy` and the activation is neither "sigmoid" nor "softmax"."""
     if cost is cross_entropy and from_inputs(cost, activation) is None:
         raise RangeError(
             f"{who}: the cross-entropy needs outputs between 0 and 1, of the activation "
@@ -225,7 +225,7 @@ def network_cost(
     activation: Activation | Sequence[Activation] | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> Float[Array, ""]:
-    """Return the cost as a function of the weights and biases, the function that descent minimizes.
+    """Return the cost of a network. Descent minimizes it as a function of the weights and biases.
 
     C(w, b) = cost(feedforward(network, x), y). `jax.grad(network_cost)` is ∇C.
 
@@ -234,7 +234,7 @@ def network_cost(
         x: Inputs, real floating point, (..., in).
         y: Targets, (..., out), with the same leading axes as x.
         cost: A function of outputs and targets that returns one real scalar; by default `quadratic_cost`. For
-            `cross_entropy`, the cost is computed from the weighted inputs of the output layer, as its docstring states.
+            `cross_entropy`, the cost is computed from the weighted inputs of the output layer; see `cross_entropy`.
         activation: Activations in place of the network's own, as in `init_network`. Default None, the network's own.
         precision: Precision of the matrix products, as in `jax.numpy.matmul`. By default None, JAX's default precision,
             which may be TF32 or bfloat16 on an accelerator; "highest" keeps float32.
@@ -243,14 +243,14 @@ def network_cost(
         The cost, a scalar in the dtype that `cost` returns.
 
     Raises:
-        ShapeError: If the network is empty, its layers do not fit together or x does not fit the network.
-            `quadratic_cost` and `cross_entropy` also raise it if y does not fit the outputs or the batch has no
-            example.
-        DtypeError: If x is not real floating point, the network is not a tuple of layers with arrays of floats, or
-            `cost` is not a function. `quadratic_cost` and `cross_entropy` also raise it if y is not real floating
-            point.
+        ShapeError: If the network is empty, its layers do not fit together, x does not fit the network, or an
+            activation of your own returns another shape. `quadratic_cost` and `cross_entropy` also raise it if y does
+            not fit the outputs or the batch has no example.
+        DtypeError: If x is not real floating point, the network is not a tuple of layers with arrays of floats, `cost`
+            is not a function, or an activation is neither a name nor a function with a floating-point result.
+            `quadratic_cost` and `cross_entropy` also raise it if y is not real floating point.
         RangeError: If the precision or an activation is unknown, or the device does not have the algorithm of the
-            precision. Also if the outputs do not fit `cross_entropy`.
+            precision. Also if `cost` is `cross_entropy` and the output layer is neither "sigmoid" nor "softmax".
 
     Source: Nielsen, chapter 1, equation (6).
 

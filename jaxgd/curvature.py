@@ -1,6 +1,6 @@
 """The curvature of a cost: products with its Hessian, and the Hessian's extreme eigenvalues.
 
-The Hessian H is never formed. The methods need only products Hu. Each takes about as long as two gradients.
+The Hessian H is never formed. The methods need only products Hu. Each product takes about as long as two gradients.
 """
 
 from collections.abc import Callable
@@ -53,8 +53,10 @@ def hessian_vector_product(cost: Cost, v: V, u: Tree, args: tuple[Any, ...] = ()
         The product Hu, a tree like v.
 
     Raises:
-        ShapeError: If u is not a tree like v with the same shapes, or holds no variable.
+        ShapeError: If u is not a tree like v with the same shapes, or v holds no variable.
         DtypeError: If v or u is not real floating point, cost is not a function, or args is not a tuple of arrays.
+        RangeError: Inside `jax.shard_map`, if the cost differs between devices with the same v, or communicates between
+            devices with `check_vma=False`.
 
     Source: Pearlmutter, Neural Computation 6 (1994) 147–160.
 
@@ -68,7 +70,8 @@ def hessian_vector_product(cost: Cost, v: V, u: Tree, args: tuple[Any, ...] = ()
         require_variables(who, name, tree)
     require_args(who, args)
     require_like(who, "u", u, "v", v)
-    # Inside jax.shard_map, u may be equal on all devices while v is not.
+    # Inside jax.shard_map, u may be equal on all devices while v is not. JAX differentiates some loops in a cost only
+    # if both vary over the same axes.
     u = varying(tree_map(lambda x, y: jnp.asarray(y, jnp.result_type(x)), v, u), v)
 
     def equal_cost(x: V) -> Array:
@@ -88,7 +91,7 @@ class Eigenpairs(NamedTuple, Generic[V]):
     Attributes:
         values: The eigenvalues λ, (k,).
         vectors: The eigenvectors u, each of length 1: a tree like v with an axis of length k in front of every leaf.
-        residuals: ‖Hu − λu‖, (k,). An eigenvalue of H lies within this distance of λ.
+        residuals: ‖Hu − λu‖, but at least 4 eps · ‖H‖, (k,). An eigenvalue of H lies within this distance of λ.
         products: The number of Hessian-vector products computed.
         converged: True if all k residuals are within the tolerance, and a search orthogonal to the k vectors found
             no other eigenvalue that belongs among the k.
@@ -118,8 +121,9 @@ def eigenpairs(
 
     Hu = λu, by Lanczos' method with full orthogonalization. The search restarts with the best vectors so far until
     ‖Hu − λu‖ ≤ rtol · max|λ| for all k pairs. It then continues in a new direction, orthogonal to these vectors, until
-    the k eigenvalues stay the same. The products of H with one direction show only one eigenvector of a repeated
-    eigenvalue, and almost nothing of an eigenvector that is nearly orthogonal to the direction.
+    the k eigenvalues stay the same. The reason: the products Hd, H²d, … of one direction d show only one eigenvector of
+    a repeated eigenvalue, and almost nothing of an eigenvector that is nearly orthogonal to d. For at most
+    max(16, 2k + 6) variables, the search covers all directions at once and does not continue.
 
     λ_max limits η: gradient descent is stable below 2/λ_max. At a minimum λ_min ≥ 0. If ∇C = 0 and λ_min < 0, the point
     is a saddle or a maximum.
@@ -140,18 +144,19 @@ def eigenpairs(
             it is about the square of the error of the vector.
         max_products: The search stops at the first restart after this number of Hessian-vector products; at least 1, by
             default 1000.
-        start: The first direction of the search, a tree like v, such as the eigenvector at a nearby point. By default
-            it is random.
+        start: The first direction of the search, a tree like v, such as the eigenvector at a nearby point. The search
+            adds a random part of 0.1% to it. By default the first direction is random.
         key: The random key for directions that the search draws; by default `jax.random.key(0)`.
 
     Returns:
         The eigenvalues, vectors, residuals, count of products and convergence, as `Eigenpairs`.
 
     Raises:
-        ShapeError: If the cost is not one real scalar, v holds no variable, or start differs from v in size.
+        ShapeError: If the cost is not one real scalar, v holds no variable, start differs from v in size, or key is an
+            array of keys.
         DtypeError: If v or start is not real floating point, k or max_products is not a whole number, or cost, args,
             rtol or key has the wrong type.
-        RangeError: If k, which, rtol or max_products is out of range.
+        RangeError: If k, which, rtol or max_products is out of range. Also as for `hessian_vector_product`.
 
     Source: Wu and Simon, SIAM J. Matrix Anal. 22 (2000) 602–616, for the restarts.
 
@@ -225,7 +230,7 @@ class _Search(NamedTuple):
     vectors: Array
     residuals: Array
     products: Array
-    settled: Array  # the values before the last restart in a new direction
+    settled: Array  # the values at the latest restart in a new direction
     copies: Array  # the number of restarts in a new direction, which find copies of repeated eigenvalues
     scale: Array  # the largest |λ| seen, which stands for ‖H‖
     done: Array
@@ -245,10 +250,10 @@ def _lanczos(
     eps = finfo(kind).eps
     m = min(n, max(2 * k + 6, 16))
     kept = min(k + (m - k) // 2, m - 1)
-    # The products of H with one direction contain only one eigenvector of a repeated eigenvalue. They contain almost
-    # nothing of an eigenvector that is nearly orthogonal to the direction. Once all k pairs are found, the search
-    # continues in a new direction until the k values stay the same. For k > 1, the residual of the value k + 1 must
-    # also be small compared with its distance from the value k.
+    # The products Hd, H²d, … of one direction d contain only one eigenvector of a repeated eigenvalue. They contain
+    # almost nothing of an eigenvector that is nearly orthogonal to d. Once all k pairs are found, the search continues
+    # in a new direction until the k values stay the same. For k > 1, the residual of value number k + 1 must also be
+    # small compared with its distance from value number k.
     checked = m < n
     wanted = k + (checked and k > 1)
 
@@ -276,7 +281,7 @@ def _lanczos(
         values, y = (jnp.where(smallest, x, x[..., ::-1]) for x in (values, y))
         best, products = (_dot(y[:, : max(wanted, kept)].T, rows) for rows in (q, hq))
         errors = vmap(norm)(products[:wanted] - values[:wanted, None] * best[:wanted])
-        # Rounding in H limits the accuracy of a residual.
+        # Rounding in the products with H makes a smaller residual meaningless.
         residuals = jnp.maximum(errors, 4 * eps * scale)
         rounding = 16 * eps * scale
         largest = jnp.max(jnp.abs(values[:k]))
@@ -333,12 +338,12 @@ def _unit(x: Array) -> Array:
 
 
 class Sharpness(NamedTuple, Generic[V]):
-    """The largest eigenvalue λ_max of a Hessian. Gradient descent with η is stable at this point if λ_max < 2/η.
+    """The largest eigenvalue λ_max of a Hessian at a point v. Gradient descent with η is stable at v if λ_max < 2/η.
 
     Attributes:
         value: The eigenvalue λ_max, a scalar, with the batch axes in front under vmap.
         vector: Its eigenvector u, of length 1: a tree like v.
-        residual: ‖Hu − λu‖. An eigenvalue of H lies within this distance of `value`.
+        residual: ‖Hu − λu‖, but at least 4 eps · ‖H‖. An eigenvalue of H lies within this distance of `value`.
         products: The number of Hessian-vector products computed.
         converged: True if the residual is within the tolerance, and a search in a new direction found no larger
             eigenvalue.
@@ -376,18 +381,19 @@ def sharpness(
             that is wider.
         max_products: The search stops at the first restart after this number of Hessian-vector products; at least 1, by
             default 1000.
-        start: The first direction of the search, a tree like v. To follow a descent, pass the last `vector`. By default
-            it is random.
+        start: The first direction of the search, a tree like v. To follow a descent, pass the `vector` found at the
+            point before. The search adds a random part of 0.1% to it. By default the first direction is random.
         key: The random key for directions that the search draws; by default `jax.random.key(0)`.
 
     Returns:
         The eigenvalue, its vector, residual, count of products and convergence, as `Sharpness`.
 
     Raises:
-        ShapeError: If the cost is not one real scalar, v holds no variable, or start differs from v in size.
+        ShapeError: If the cost is not one real scalar, v holds no variable, start differs from v in size, or key is an
+            array of keys.
         DtypeError: If v or start is not real floating point, max_products is not a whole number, or cost, args, rtol or
             key has the wrong type.
-        RangeError: If rtol or max_products is out of range.
+        RangeError: If rtol or max_products is out of range. Also as for `hessian_vector_product`.
 
     Source: Cohen et al., ICLR 2021, for the link to gradient descent.
 

@@ -15,11 +15,11 @@ from jaxgd.data.digits import load_digits
 from jaxgd.errors import DataError, require_bool, require_count
 
 _LETTERS = 26
-_EXAMINED = 2000  # the largest number of images that are compared with digits
+_EXAMINED = 2000  # the largest number of a folder's images that are compared with the digits in the package
 _SIDE = 8  # rows and columns of the digits in the package
-# Images count as digits if their mean correlation with the digits in the package is at least _ALIKE. The correlation is
-# about 0.55 for 500 or more images of MNIST, at most 0.36 for digits in any other orientation, and 0.02 for
-# Fashion-MNIST.
+# Images count as transposed digits only if, after a transposition, the mean correlation of their class means with those
+# of the digits in the package is at least _ALIKE. The correlation is about 0.55 for 500 or more upright images of
+# MNIST, at most 0.36 for digits in any other orientation, and 0.02 for Fashion-MNIST.
 _ALIKE = 0.4
 
 
@@ -37,9 +37,9 @@ def follow_conventions(
     """Return the parts with labels from 0 and upright images.
 
     None for an argument means that the caller has not stated it. Labels are then expected to start at 0, and images to
-    be upright. Warn if the data contradict this. Raise DataError if a label is below `labels_from`. Also raise it if
-    one of `names`, the names of the folder and its files, contains "emnist" and the caller has not stated the
-    conventions.
+    be upright. Warn if the data contradict this, or if images look transposed although `transpose` is True. Raise
+    DataError if a label is below `labels_from`. Also raise it if one of `names`, the names of the folder and its files,
+    contains "emnist" and the caller has not stated `transpose`, or `labels_from` although no label is 0.
     """
     least = min(int(part.labels.min()) for part in parts.values())
     most = max(int(part.labels.max()) for part in parts.values())
@@ -54,8 +54,8 @@ def follow_conventions(
     if starts_later:
         letters = (least, most) == (1, _LETTERS) and transpose is None
         _warn(
-            f"{who}: the labels run from {least} to {most}, and no image has a label below {least}. If the first class "
-            f"is {least}, pass {_arguments(least, True, False)}."
+            f"{who}: the labels run from {least} to {most}, instead of from 0. If the first class is {least}, "
+            f"pass {_arguments(least, True, False)}."
             + (" EMNIST's letters have these labels, and its images are transposed." if letters else "")
         )
     if least < (labels_from or 0):
@@ -89,7 +89,7 @@ def _converted(part: Part, labels_from: int, transpose: bool) -> Part:
 
 def _are_transposed_digits(part: Part) -> bool:
     """Return True if the images of classes 0 to 9 resemble the package's digits only after a transposition."""
-    step = -(-len(part.labels) // _EXAMINED)  # a file may be sorted by class
+    step = -(-len(part.labels) // _EXAMINED)  # evenly spaced, because a file may be sorted by class
     images, labels = part.images[::step], part.labels[::step]
     if images.shape[1] != images.shape[2] or not np.isin(np.arange(10), labels).all():
         return False

@@ -27,13 +27,13 @@ class Dataset:
     """Images with labels, split into training, validation and test examples.
 
     Pixels are bytes from 0 (paper, the background) to 255 (ink) in every data set, so `images / 255` always lies in
-    [0, 1]. Keep the bytes, which need a quarter of the memory of float32, and scale them on use. All arrays are
-    read-only.
+    [0, 1]. Keep the bytes, which need a quarter of the memory of float32, and scale them on use. The arrays of a
+    loaded data set are read-only.
 
     Attributes:
-        name: Name of the data set, or of the folder that it was read from.
+        name: Name of the data set, of the folder that it was read from, or the common prefix of that folder's files.
         train: Training examples; a `Placed` split if `jaxgd.mesh.place` returned the data set.
-        validation: Examples held out from training, to choose η and other settings; `Placed` like `train`.
+        validation: Examples held out from training, to choose η and other hyperparameters; `Placed` like `train`.
         test: Test examples; `Placed` like `train`.
         classes: Number of classes. Labels are 0 to `classes` − 1.
 
@@ -81,16 +81,17 @@ def make_part(
     for name, x in ((images_name, images), (labels_name, labels)):
         if getattr(x, "dtype", None) != np.uint8:
             raise DtypeError(
-                f"{who}: {name} must be uint8, got {describe(x)}.\nPixels are bytes, from 0 (paper) to 255 (ink)."
+                f"{who}: {name} must be uint8, got {describe(x)}.\n"
+                "Labels and pixels are bytes, and pixels run from 0 (paper) to 255 (ink)."
             )
     if images.ndim != 3:
         raise DataError(
             f"{who}: {images_name} must have the shape (n, height, width), got {images.shape}.\n"
-            "Each index must hold one image of one channel."
+            "Each entry along the first axis must be one image of one channel."
         )
     if labels.ndim != 1:
         raise DataError(
-            f"{who}: {labels_name} must have the shape (n,), got {labels.shape}.\nEach index must hold one label."
+            f"{who}: {labels_name} must have the shape (n,), got {labels.shape}.\nEach entry must be one label."
         )
     if len(images) != len(labels):
         raise DataError(

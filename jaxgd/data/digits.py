@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from jaxgd.data.dataset import Dataset, Part, make_dataset
 from jaxgd.data.idx import read_idx
 
-_TRAIN, _VALIDATION = 1197, 300  # of 1,797 digits; the other 300 are the test examples
+_TRAIN, _VALIDATION = 1197, 300  # of 1,797 digits; the remaining 300 are the test examples
 
 # Entry v is the byte for the file's value v, round(v · 255 / 16).
 _INK = np.rint(np.arange(17) * 255 / 16).astype(np.uint8)
@@ -24,7 +24,7 @@ def load_digits() -> Dataset:
     """Load 1,797 handwritten digits of 8×8 pixels, shuffled with a fixed seed and split 1,197 / 300 / 300.
 
     The file holds the original values v from 0 to 16. The images hold round(v · 255 / 16), so that pixels are bytes
-    from 0 (paper) to 255 (ink) as in every other data set. round(byte · 16 / 255) returns v.
+    from 0 (paper) to 255 (ink) as in every other data set. round(byte · 16 / 255) gives v back.
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998,
     doi 10.24432/C50P49, CC BY 4.0. The 1,797 digits are the test set of that collection. scikit-learn ships
@@ -35,8 +35,8 @@ def load_digits() -> Dataset:
     """
     values, labels = read_original()
     images = _INK[values]
-    # The file has the order of the source. NumPy guarantees the stream of RandomState for all versions, unlike the
-    # streams of its newer generators.
+    # The file has the order of the source, so shuffle the digits. NumPy guarantees the stream of RandomState for all
+    # versions, unlike the streams of its newer generators.
     order = np.random.RandomState(0).permutation(len(labels))
     train, validation, test = (
         Part(images[part], labels[part]) for part in np.split(order, [_TRAIN, _TRAIN + _VALIDATION])

@@ -33,14 +33,16 @@ def load_idx(
 
     EMNIST's files have transposed images, and its letters have the labels 1 to 26. Pass `labels_from=1, transpose=True`
     to read the letters. If the name of a folder or file contains EMNIST, `transpose` is required, and `labels_from` too
-    if no label is 0. For other files, `load_idx` warns if no label is 0 or if the images look like transposed digits.
-    Only `labels_from` and `transpose` change the labels or the images.
+    if no label is 0. For other files, `load_idx` warns if no label is 0 and `labels_from` is not given. Unless
+    `transpose=False`, it also warns if the images that it returns look like transposed digits. Only `labels_from` and
+    `transpose` change the labels or the images.
 
     Args:
         folder: Path of the folder. `~` stands for the home folder.
         classes: Number of classes; every label must be smaller. By default the largest label plus one.
         validation: Number of training examples to set aside for validation, at least 1 and fewer than all. By default
-            one sixth, which is the book's 10,000 of 60,000. Leave it out if the folder has validation files.
+            one sixth (at least 1), which is the book's 10,000 of 60,000. Leave it out if the folder has validation
+            files.
         labels_from: Label of the first class in the files, 0 to 255. The data set has labels from 0. By default 0.
         transpose: True to exchange the rows and columns of each image; False if the images are upright. By default the
             images stay as they are, and are checked.
@@ -52,8 +54,8 @@ def load_idx(
         DataError: If a file is missing, damaged or present twice (an identical gzipped copy is allowed), if the files
             do not fit together, if a label is below `labels_from` or too large for `classes`, if there is only one
             training example and no validation file, or if a name contains EMNIST and a required argument is missing.
-        RangeError: If `validation`, `classes` or `labels_from` is out of range, or `validation` is given next to
-            validation files.
+        RangeError: If `validation`, `classes` or `labels_from` is out of range, `validation` is given next to
+            validation files, or no folder can have this path.
         DtypeError: If an argument has the wrong type.
 
     Source: Nielsen, chapter 1, for the split; Cohen, Afshar, Tapson and van Schaik, arXiv:1702.05373, for EMNIST.
@@ -109,7 +111,7 @@ def _read(paths: list[Path]) -> UInt8[np.ndarray, "*shape"]:
 
 
 def split_last(who: str, train: Part, last: int | None, folder: Path) -> tuple[Part, Part]:
-    """Split off the last examples without a copy; by default one sixth of all examples."""
+    """Split off the last examples without a copy; by default one sixth of all examples, at least one."""
     n = len(train.labels)
     if n < 2:
         raise DataError(

@@ -27,10 +27,10 @@ def is_foreign(path: Path) -> bool:
 
 
 def conversion(paths: Iterable[Path]) -> str:
-    """Return advice for the first foreign file: two lines of Python that write IDX files, or a sentence.
+    """Return advice for the alphabetically first foreign file. Without a foreign file, the advice is empty.
 
-    The first line ends with a semicolon, so that both lines also run if they are joined into one. Without a foreign
-    file the advice is empty.
+    The advice is two lines of Python that write IDX files, or a sentence about a file that they could not convert. The
+    first line ends with a semicolon, so that both lines also run if they are joined into one.
     """
     path = min(filter(is_foreign, paths), default=None)
     if path is None:
@@ -40,7 +40,10 @@ def conversion(paths: Iterable[Path]) -> str:
 
 
 def _lines(path: Path, modules: str, images: str, labels: str, loop: str) -> str:
-    """Return the two lines of Python. `images` and `labels` are expressions for the split s, which `loop` sets."""
+    """Return the two lines of Python after a line that introduces them.
+
+    `images` and `labels` are expressions for the split s, which `loop` sets.
+    """
     name = re.sub("[-_]?(train|test)", "", path.name.split(".")[0]) or "data"
     folder = str(path.parent / f"{name}-idx")
     return (
@@ -52,12 +55,12 @@ def _lines(path: Path, modules: str, images: str, labels: str, loop: str) -> str
 
 
 def _of_pickle(path: Path) -> str:
-    """Return the lines for a pickle like the book's mnist.pkl.gz: three pairs of images (rows in [0, 1]) and labels."""
+    """Return the lines for a pickle like the book's mnist.pkl.gz: three pairs of images (rows of 784) and labels."""
     unzip = "gzip." if path.name.lower().endswith(".gz") else ""
     lines = _lines(
         path,
         "gzip, pickle, " if unzip else "pickle, ",
-        # The largest value is 255/256 in the book's file, and 1 in others.
+        # Divide by the largest value, which is 255/256 in the book's file and 1 in others.
         "np.rint(x * (255 / x.max())).astype(np.uint8).reshape(-1, 28, 28)",
         "y.astype(np.uint8)",
         f"for s, (x, y) in zip(['train', 'validation', 'test'], "
@@ -67,7 +70,7 @@ def _of_pickle(path: Path) -> str:
 
 
 def _of_npz(path: Path) -> str:
-    """Return the lines for the arrays x_train, y_train … of Keras, or train_images, train_labels …."""
+    """Return the lines for arrays with names as in Keras, x_train and so on, or with names such as train_images."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]

@@ -47,9 +47,10 @@ def read_idx(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "*shape"]:
         A read-only view of the bytes read, `uint8`, in the shape that the header states.
 
     Raises:
-        DataError: If the file cannot be read, is damaged, truncated or too long, holds another type of value, or has
-            more than 4 GiB, gzipped or unpacked. Pipes and devices cannot be read.
+        DataError: If the file cannot be read, is damaged, truncated or too long, or holds another type of value. Also
+            if it has more than 4 GiB gzipped, or 4 GiB or more unpacked. Pipes and devices cannot be read.
         DtypeError: If the path is not a str or a Path.
+        RangeError: If no file can have this path.
 
     Source: Y. LeCun, C. Cortes, C. J. C. Burges, The MNIST database of handwritten digits, "the IDX file format".
 
@@ -133,7 +134,7 @@ def is_idx(path: str | os.PathLike[str]) -> bool:
             head = zlib.decompressobj(wbits=31).decompress(head, 4)
     except (OSError, zlib.error):
         return False
-    # A TGA picture may start with the bytes 00 00, a code in _OTHER_TYPES, and 00.
+    # A TGA picture may start with the bytes 00 00, a code in _OTHER_TYPES, and 00. So require a dimension there.
     return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in _TYPES and (head[2] == _UNSIGNED_BYTE or head[3] > 0)
 
 
@@ -184,7 +185,7 @@ def _shape(header: bytes | bytearray, path: str | os.PathLike[str]) -> tuple[int
     if dimensions > _MOST_DIMENSIONS:
         raise _damaged(path, f"at most {_MOST_DIMENSIONS} dimensions", f"{dimensions}")
     if len(header) < 4 + 4 * dimensions:
-        raise _damaged(path, f"a header with {dimensions} dimensions", "its end: it is truncated")
+        raise _damaged(path, f"a header with {dimensions} dimensions", "a truncated one")
     return struct.unpack_from(f">{dimensions}I", header, 4)
 
 
@@ -195,7 +196,8 @@ def _first_bytes(content: bytes, most: int) -> bytes:
 def _gunzip(content: bytes, most: int) -> bytearray:
     """Unpack all members of a gzip file, up to `most` bytes in total.
 
-    If the content is longer than `most`, the rest is dropped and its checksum is not verified.
+    If the unpacked data are longer than `most`, the rest is dropped. The checksum of a member that is cut off, and
+    those of the members after it, are not verified.
     """
     data, rest = bytearray(), memoryview(content)
     while rest and len(data) < most:

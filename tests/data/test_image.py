@@ -519,7 +519,7 @@ def test_a_damaged_picture_is_refused(sheet, tmp_path):
 def test_a_blank_picture_is_refused(value, tmp_path):
     noise = np.random.default_rng(0).integers(0, 4, (40, 40))
     blank = np.clip(value + noise, 0, 255).astype(np.uint8)
-    with pytest.raises(DataError, match=r"x\.png: expected one digit, got a blank picture"):
+    with pytest.raises(DataError, match=r"x\.png: expected a digit, got a blank picture"):
         read(saved(tmp_path / "x.png", blank))
 
 

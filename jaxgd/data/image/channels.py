@@ -1,4 +1,4 @@
-"""Reduce a Pillow picture to gray: its alpha channel, its colors, and values of more than eight bits."""
+"""Reduce a Pillow picture to gray, whether it has an alpha channel, colors, or values of more than eight bits."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +16,22 @@ else:
 
 # The channel is chosen from a small copy with at most about this number of pixels.
 _SMALL = 2**16
-_COLORED = 16  # of 255: a picture whose channels differ by less is gray
+# Of 255. A picture whose color channels differ by less is gray. An alpha channel that varies by less holds no shape.
+_COLORED = 16
 # A color channel replaces gray if its contrast is at least this many times the contrast of gray. Ordinary colored ink
 # on white has a smaller ratio.
 _STRONGER = 2.0
-# The alpha channel holds the shape if the opaque pixels differ by at most this many gray levels.
+# The alpha channel holds the shape if the middle 96% of the opaque pixels differ by at most this many gray levels.
 _ONE_BRIGHTNESS = 32
 
 
 def gray_of(picture: PillowImage) -> Gray:
     """Reduce a Pillow picture to gray, from 0 (black) to 255 (white).
 
-    - If all opaque pixels have one brightness, the shape is in the alpha channel: opaque pixels then become black,
-      whatever their color. Otherwise a transparent picture is laid on white.
-    - The gray level of Pillow is 0.299 red + 0.587 green + 0.114 blue. If the ink is at least twice as strong in one
-      of the three channels, this channel replaces the gray level.
+    - If the alpha channel varies and the opaque pixels have nearly one brightness, the shape is in the alpha channel.
+      Opaque pixels then become black, whatever their color. Otherwise a transparent picture is laid on white.
+    - The gray level of Pillow is 0.299 red + 0.587 green + 0.114 blue. The color channel with the strongest ink
+      replaces the gray level if its ink is at least twice as strong as in the gray level.
     - Values of modes F and I are stretched: the smallest becomes 0, the largest 255. But 16-bit values, and values of
       mode I in a PNG file, are multiplied by 255 / (2ᵇ − 1), where b ≥ 8 is the smallest number of bits that holds all
       values.
@@ -56,7 +57,7 @@ def _of_numbers(picture: PillowImage) -> Gray:
         low, high = 0.0, float(2 ** max(8, int(values.max()).bit_length()) - 1)
     else:
         low, high = float(values.min()), float(values.max())
-    # In place: a picture of the largest size takes 0.4 GB in float64.
+    # Compute in place: a picture of the largest size takes 0.4 GB in float64.
     values -= low
     values *= 255 / max(high - low, np.finfo(float).tiny)
     return np.rint(values, out=values).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Decode a picture of any format within limits of time and memory."""
+"""Decode a picture of any format that Pillow itself decodes, within limits of time and memory."""
 
 import io
 import os
@@ -16,7 +16,8 @@ from jaxgd.files import as_path, read_file
 _MOST_BYTES = 2**28
 _MOST_PIXELS = 50_000_000
 _LONGEST_SIDE = 65_535
-# Limits on a picture that Pillow decodes in Python, which takes about 1 µs per pixel or byte instead of 10 ns.
+# Limit on the pixels, and on the bytes, of a picture that Pillow decodes in Python. This takes about 1 µs per pixel or
+# byte instead of 10 ns.
 _MOST_SLOW = 2_000_000
 # Limit on pixels times scans of a JPEG file. Every scan visits all pixels, and programs write up to 10 scans.
 _MOST_VISITS = 20 * _MOST_PIXELS
@@ -27,12 +28,12 @@ _FOREIGN = {"EPS", "WMF", "EMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 
 
 def read_picture(path: str | os.PathLike[str]) -> Picture:
-    """Read a picture of any format, colors and polarity, and separate its ink from the paper.
+    """Read a picture with dark or light ink of any color, and separate the ink from the paper.
 
-    The picture is turned upright by its EXIF data, and reduced to one channel: to its alpha channel if that holds the
-    shape, to the color channel with the strongest ink if the gray level shows little ink, and otherwise to its gray
-    level on white.
-    Only the first frame of an animation is read. `separate` describes how the ink is found.
+    The format is any that Pillow itself decodes. The picture is turned upright by its EXIF data, and reduced to one
+    channel. This is the alpha channel if it holds the shape; the color channel with the strongest ink if this ink is
+    at least twice as strong as in the gray level; otherwise the gray level on white. Only the first frame of an
+    animation is read. `separate` describes how the ink is found.
 
     Args:
         path: Path of the picture.
@@ -43,10 +44,11 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
 
     Raises:
         DataError: If the file cannot be read, is not a picture or is damaged; if it has more than 256 MiB, 50 million
-            pixels or 65,535 per side; if it needs another program, as PostScript does; if Pillow decodes it in Python
-            and it has more than 2 million pixels or bytes; if the product of pixels and scans of a JPEG file is above
-            10⁹; or if it shows no ink.
+            pixels or 65,535 pixels per side; if it needs another program, as PostScript does; if Pillow decodes it in
+            Python and it has more than 2 million pixels or bytes; if the product of pixels and scans of a JPEG file is
+            above 10⁹; or if it shows no ink.
         DtypeError: If the path is not a str or a Path.
+        RangeError: If no file can have this path.
         MissingDependencyError: If Pillow is not installed.
 
     Example:
@@ -65,7 +67,7 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
     contrast = int(picture.ink.max()) - int(border_median(picture.ink[None])[0])
     if contrast < LEAST_CONTRAST:
         raise DataError(
-            f"read_picture: {path}: expected one digit, got a blank picture: its ink differs from its border by "
+            f"read_picture: {path}: expected a digit, got a blank picture: its ink differs from its border by "
             f"{max(0, contrast)} of 255.\nLeave empty paper around the digit. Transparent pixels count as white."
         )
     return picture
@@ -104,7 +106,7 @@ def decode(path: str | os.PathLike[str]) -> Gray:
             f"read_picture: {path}: expected a picture in a format that Pillow reads, got another file.\n"
             "Convert the picture to PNG."
         ) from error
-    except Image.DecompressionBombError as error:  # Pillow refuses to open a file of this size
+    except Image.DecompressionBombError as error:  # Pillow refuses to open a picture of this size
         raise _too_large(path, "far more") from error
     except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error, MemoryError, ...
         raise DataError(

@@ -17,7 +17,7 @@ _TALL = 0.5  # share of the tallest group's height: a shorter group may be a par
 # Two tall groups are parts of one digit with broken strokes if their columns overlap or have a gap below _GAP, and
 # their rows overlap or have a gap below _BREAK: shares of the taller group's height.
 _GAP, _BREAK = 0.08, 0.5
-_NEAR = 0.5  # share of a digit's height: a shorter group that is farther away is not a part of the digit
+_NEAR = 0.5  # share of a digit's height: a short group that is farther away is not a part of the digit
 _STAIN = 0.1  # share of the strongest group's ink: a short group with less, far from every digit, is dust
 _MOST = 100  # digits in a picture, at most
 _SMOOTH_SIDE = 40  # a smaller picture is not smoothed: its strokes may be one pixel wide
@@ -31,7 +31,7 @@ class Digit(NamedTuple):
 
     Attributes:
         image: The digit alone, from 0 (paper) to 255 (ink), for `fit_to_frame`.
-        box: Its ink's (top, left, bottom, right) in pixels of the picture, bottom and right exclusive.
+        box: Its ink's (top, left, bottom, right) in pixels of `Picture.gray`, bottom and right exclusive.
         touches: True if its ink touches the edge of the picture.
         parts: The number of its separate parts that are tall enough to be digits, at least 1.
     """
@@ -58,11 +58,11 @@ def find_digits(picture: Picture) -> list[Digit]:
     """Find the digits in a picture, from left to right.
 
     A pixel is ink if it has more than a third of the strongest ink. Connected ink is a group. A long group along the
-    edges of the picture is a frame, and is removed if other ink remains. A group with less than 0.5% of the strongest
-    group's ink is dust. A group at least half as tall as the tallest group is tall. Tall groups are parts of one digit
-    if their columns and rows overlap or are close; otherwise each is a digit. A shorter group belongs to the nearest
-    digit if its distance is at most half of the digit's height. Otherwise it is a digit if it has at least a tenth of
-    the strongest group's ink, and dust if it has less.
+    edges of the picture is a frame, and is removed if at least 0.5% of the ink remains. A group with less than 0.5% of
+    the strongest group's ink is dust. A group at least half as tall as the tallest group is tall. Tall groups are parts
+    of one digit if their columns and rows overlap or are close; otherwise each is a digit. A shorter group belongs to
+    the nearest digit if its distance is at most half of the digit's height. Otherwise it is a digit if it has at least
+    a tenth of the strongest group's ink, and dust if it has less.
 
     Args:
         picture: The picture with its ink.

@@ -19,7 +19,9 @@ _SAMPLE_PIXELS = 2**23  # limit on the pixels that frame_of measures; it never l
 # Threshold between paper (0) and the strongest ink (1). Shadows, grain and JPEG artifacts around strokes stay below a
 # third, and pale strokes stay above it. With this threshold the longer side of 99.9% of MNIST's digits is 20 pixels.
 FAINT = 1 / 3
-SPECK = 0.005  # share of all ink: a detached group with less is dust, and a group with more may be the bar of a 5
+# Share of all ink, or in `find_digits` of the strongest group's ink. A detached group with less is dust, and a group
+# with more may be the bar of a 5.
+SPECK = 0.005
 LEAST_CONTRAST = 16  # in gray levels, 0 to 255: an image with less contrast counts as blank
 
 
@@ -56,10 +58,10 @@ class Frame(NamedTuple):
 def frame_of(images: UInt8[np.ndarray, "n height width"]) -> Frame:
     """Measure the frame of a set of images, from at most 2,000 images, evenly spaced through the set.
 
-    `box_height` / `box_width` is the ratio of the 99th percentiles of ink height and ink width. Half of the digits fit
-    into a box of this size. The centering is "mass" if the center of mass varies less between digits than the middle of
-    the box, otherwise "box". (`center_row`, `center_column`) is the mean position of the chosen center, rounded to half
-    a pixel. 99.5% of the sampled digits deviate from this frame by at most `slack` pixels.
+    `box_height` / `box_width` is the ratio of the 99th percentiles of ink height and ink width. About half of the
+    digits, or more, fit into a box of this size. The centering is "box" if the middle of the box varies less between
+    digits than the center of mass, otherwise "mass". (`center_row`, `center_column`) is the mean position of the chosen
+    center, rounded to half a pixel. 99.5% of the sampled digits deviate from this frame by at most `slack` pixels.
 
     Args:
         images: Images, `uint8` of shape (n, height, width), n ≥ 1, from 0 (paper) to 255 (ink).
@@ -85,7 +87,7 @@ peak=255, slack=0.5)
     count = min(n, _SAMPLE, max(64, _SAMPLE_PIXELS // (height * width)))
     sample = images[np.linspace(0, n - 1, count).astype(int)]
     sample = sample[sample.max(axis=(1, 2)) - border_median(sample) >= LEAST_CONTRAST]
-    if len(sample) == 0:  # no image has ink: accept every digit of this size
+    if len(sample) == 0:  # no image has ink: accept every digit in an image of this size
         middle = ((height - 1) / 2, (width - 1) / 2)
         return Frame(height, width, height, width, "box", *middle, 255, float(max(height, width)))
     ink = _ink(sample, border_median(sample))
@@ -116,10 +118,12 @@ peak=255, slack=0.5)
 def fit_to_frame(image: UInt8[np.ndarray, "rows columns"], frame: Frame) -> UInt8[np.ndarray, "height width"]:
     """Scale and move the digit in an image to fit the frame.
 
-    An image that already fits the frame is returned unchanged. Otherwise, these steps follow:
+    An image that already fits is returned unchanged: it has the frame's size, a border of median 0 and ink of at least
+    half of the frame's peak, and deviates from the frame by at most `frame.slack` pixels. Otherwise, these steps
+    follow:
 
     1. The paper is the median of the border, and becomes 0. Pixels less than a third of the way from the paper to the
-       strongest ink become 0 too. The neighbors of ink keep their value, so that strokes keep soft edges.
+       strongest ink become 0 too, except the neighbors of ink, so that strokes keep soft edges.
     2. The bounding box of the ink is cut out, without detached specks that hold at most 0.5% of the ink.
     3. The box is scaled by exact area averages, or bilinearly if it grows.
     4. The values are scaled until the largest equals the frame's peak.
@@ -228,7 +232,7 @@ def _box(ink: UInt8[np.ndarray, "n height width"]) -> Int[np.ndarray, "n 2 2"]:
 def _first(lines: Int[np.ndarray, "n _"]) -> Int[np.ndarray, " n"]:
     """Return the first row or column with ink.
 
-    Skip a group of ink that an empty line separates from the rest and that holds at most 0.5% of all ink.
+    Skip the ink before an empty line if it holds at most 0.5% of all ink.
     """
     before = lines.cumsum(axis=1)
     skipped = (lines == 0) & (before <= SPECK * before[:, -1:])

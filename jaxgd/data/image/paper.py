@@ -27,7 +27,7 @@ _DARK, _LIGHT = 0.5, 0.3
 _LEAST_SIDE = 40  # pixels: in a smaller picture, a stroke may be as wide as a shadow, so the paper counts as even
 # Paper is even if its values differ by at most this share of the strongest ink. The share is about half of FAINT.
 _EVEN = 0.15
-# Limit on the pixels of a picture with uneven paper. A larger one is reduced by averaging blocks.
+# The paper and the digits are found in at most this number of pixels. A larger picture is reduced by averaging blocks.
 _MOST_PIXELS = 2**20
 _DIMMEST = 0.3  # share of the brightest paper: darker paper counts as this bright, or division would amplify its grain
 _BLACK = 16  # gray levels added to dark paper, because a division by black paper (0) is impossible
@@ -69,8 +69,8 @@ class _Guess(NamedTuple):
         """Σ marks + ℓ Σ |P − P′|, with the second sum over all pairs of neighboring pixels P, P′ of the paper.
 
         The cost is small for the correct polarity, where there is little ink and the paper has no edges of strokes. Per
-        unit of its length, a stroke of width b costs b times its contrast as a mark, and 2 ℓ times its contrast as two
-        edges. So ℓ is longer than b/2.
+        unit of its length, a stroke of width b costs b times its contrast as a mark (correct polarity), and 2 ℓ times
+        its contrast as two edges of the paper (wrong polarity). So ℓ is longer than b/2.
         """
         paper = self.paper.astype(np.int16)
         edges = sum(float(np.abs(np.diff(paper, axis=axis)).sum()) for axis in (0, 1))
@@ -85,6 +85,9 @@ def separate(gray: Gray) -> Picture:
     covers at most half of it, or light ink at most 30%. If only one polarity, dark or light ink, has plain paper, the
     ink has this polarity. Otherwise the ink has the polarity with the lower `_Guess.cost`: with the wrong polarity,
     edges of strokes remain in the closing, and gaps between strokes are marked as ink.
+
+    If the paper of this polarity is even, or a side has fewer than 40 pixels, `_of_even_paper` chooses the polarity
+    instead.
 
     Args:
         gray: Gray values from 0 (black) to 255 (white), `uint8` of shape (height, width).
@@ -110,7 +113,7 @@ def separate(gray: Gray) -> Picture:
 
 
 def contrast(gray: Gray) -> float:
-    """Return how far the strongest mark of either polarity exceeds the median, after averaging over 3×3 pixels."""
+    """Return how far the strongest mark of either polarity exceeds the median mark, after averaging over 3×3 pixels."""
     from scipy import ndimage
 
     strongest = 0.0
@@ -126,7 +129,7 @@ def reduction(gray: Gray) -> int:
 
 
 def reduced(gray: Gray, factor: int) -> Gray:
-    """Average blocks of `factor` rows and columns. The last incomplete blocks are left out."""
+    """Average blocks of `factor` rows and columns. Incomplete blocks at the bottom and right edges are left out."""
     if factor == 1:
         return gray
     rows, columns = (side // factor for side in gray.shape)
