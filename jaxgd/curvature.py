@@ -168,25 +168,41 @@ def eigenpairs(
         >>> print(saddle.values.round(4))
         [-6.]
     """
-    require_variables("eigenpairs", "v", v)
+    return _checked("eigenpairs", cost, v, k, which, args, rtol, max_products, start, key)
+
+
+def _checked(
+    who: str,
+    cost: Cost,
+    v: V,
+    k: int,
+    which: Literal["LA", "SA"],
+    args: tuple[Any, ...],
+    rtol: Real | None,
+    max_products: int,
+    start: Tree | None,
+    key: PRNGKeyArray | None,
+) -> Eigenpairs[V]:
+    """Check the arguments, and find the eigenpairs. Errors name the function `who`."""
+    require_variables(who, "v", v)
     v = tree_map(jnp.asarray, v)
-    require_count("eigenpairs", "k", k, most=size(v))
-    require_choice("eigenpairs", "which", which, ("LA", "SA"))
-    require_count("eigenpairs", "max_products", max_products, most=largest_int())
-    require_args("eigenpairs", args)
-    require_scalar("eigenpairs", cost, v, *args)
+    require_count(who, "k", k, most=size(v))
+    require_choice(who, "which", which, ("LA", "SA"))
+    require_count(who, "max_products", max_products, most=largest_int())
+    require_args(who, args)
+    require_scalar(who, cost, v, *args)
     if rtol is not None:
-        require_real("eigenpairs", "rtol", rtol)
+        require_real(who, "rtol", rtol)
         if not is_traced(rtol) and not float(rtol) >= 0:
-            raise RangeError(f"eigenpairs: rtol must be at least 0, got {shown(rtol, str)}.")
+            raise RangeError(f"{who}: rtol must be at least 0, got {shown(rtol, str)}.")
     if key is not None:
-        require_key("eigenpairs", key)
+        require_key(who, key)
     if start is not None:
-        require_variables("eigenpairs", "start", start)
+        require_variables(who, "start", start)
     kind = wide_dtype(v)
     first = None if start is None else _flat(start, kind)
     if first is not None and first.size != size(v):
-        raise ShapeError(f"eigenpairs: start must be a direction like v, with {size(v)} elements, got {first.size}.")
+        raise ShapeError(f"{who}: start must be a direction like v, with {size(v)} elements, got {first.size}.")
     limit = jnp.sqrt(finfo(kind).eps) if rtol is None else jnp.asarray(rtol, kind)
     key = jax.random.key(0) if key is None else key
     return _eigenpairs(seen(cost), v, args, first, key, limit, max_products, which == "SA", k)
@@ -401,6 +417,6 @@ def sharpness(
         >>> print(f"{sharpness(lambda v: v[0] ** 2 + 3 * v[1] ** 2, jnp.zeros(2)).value:.4f}")
         6.0000
     """
-    pairs = eigenpairs(cost, v, args=args, rtol=rtol, max_products=max_products, start=start, key=key)
+    pairs = _checked("sharpness", cost, v, 1, "LA", args, rtol, max_products, start, key)
     vector = tree_map(lambda x: x[0], pairs.vectors)
     return Sharpness(pairs.values[0], vector, pairs.residuals[0], pairs.products, pairs.converged)

@@ -249,11 +249,11 @@ def test_a_slice_through_three_points_contains_them(x64):
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: sharpness(lambda v: v, jnp.ones(2)), ShapeError, "one real scalar"),
+        (lambda: sharpness(lambda v: v, jnp.ones(2)), ShapeError, "sharpness: the cost must return one real scalar"),
         (lambda: sharpness(jnp.sum, jnp.array([1, 2])), DtypeError, "real floating point"),
         (lambda: eigenpairs(jnp.sum, jnp.ones(2), 3), RangeError, "k"),
         (lambda: eigenpairs(jnp.sum, jnp.ones(2), 0), RangeError, "k"),
-        (lambda: sharpness(jnp.sum, jnp.ones(2), start=jnp.ones(3)), ShapeError, "start"),
+        (lambda: sharpness(jnp.sum, jnp.ones(2), start=jnp.ones(3)), ShapeError, "sharpness: start must be"),
         (lambda: hessian_vector_product(jnp.sum, jnp.ones(2), jnp.ones(3)), ShapeError, "u must be"),
         (lambda: cost_slice(jnp.sum, jnp.ones(2), "sideways"), RangeError, "directions"),
         (lambda: cost_slice(jnp.sum, jnp.ones(1)), ShapeError, "two variables"),
@@ -365,6 +365,18 @@ def test_inside_shard_map_a_cost_with_a_wrong_gradient_is_refused(call, parts, c
     inside = jax.shard_map(functools.partial(call, parts), mesh=mesh, **specs)
     with pytest.raises(RangeError, match="inside jax.shard_map, " + words if checked else words):
         jax.eval_shape(inside, jnp.ones(2), jnp.ones(4))
+
+
+def test_inside_shard_map_the_direction_may_be_equal_on_all_devices():
+    """v is divided among the devices, and u is not. JAX differentiates a loop only if both vary over the same axes."""
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,))
+
+    def product(v, u):
+        cost = lambda v: jax.lax.pmean(jnp.sum(jax.lax.fori_loop(0, 2, lambda _, s: s * v, v)), "d")  # noqa: E731
+        return hessian_vector_product(cost, v, u)
+
+    inside = jax.shard_map(product, mesh=mesh, in_specs=(P("d"), P()), out_specs=P("d"))
+    np.testing.assert_allclose(inside(jnp.arange(3.0), jnp.ones(3)), [0, 6, 12])
 
 
 def _part(v, x):
