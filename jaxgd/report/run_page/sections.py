@@ -155,8 +155,8 @@ def reproduction(facts: RunFacts) -> str:
     if facts.epochs_done is None or facts.ended:
         network = (
             "<li>Compare the network. The file network.safetensors of this run has the SHA-256 "
-            f"<code>{facts.network_sha256}</code>. The same versions on the same kind of device give the same "
-            "bits.</li>"
+            f"<code>{facts.network_sha256}</code>. The same versions on the same kind and number of devices "
+            "give the same bits.</li>"
         )
     else:
         made_so_far = f"This run has made {facts.epochs_done} of {config['epochs']} epochs."
