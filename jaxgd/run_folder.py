@@ -123,7 +123,7 @@ _CONFIG = {
     "labels_from": _whole(0, 255),
     "transpose": _Rule(lambda x: type(x) is bool, "true or false"),
     "data_sha256": _SHA,
-    "frame": _Rule(lambda x: type(x) is dict, "a frame"),
+    "frame": _Rule(lambda x: type(x) is dict, f"an object with {', '.join(_FRAME)}"),
     "sizes": _Rule(_are_sizes, f"two or more whole numbers from 1 to {_LARGEST}"),
     "activation": _Rule(
         lambda x: type(x) is list and len(x) > 0 and all(type(name) is str and name in ACTIVATIONS for name in x),

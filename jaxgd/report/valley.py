@@ -103,7 +103,7 @@ def _curve(landscape: Landscape, axes: Axes) -> Axes:
 def _surface(landscape: Landscape, axes: _Axes3D) -> _Axes3D:
     scale = landscape.scale
     z, (a, b) = scale(landscape.cost), np.meshgrid(*landscape.axes, indexing="ij")
-    # matplotlib leaves a hole where the surface is NaN.
+    # matplotlib leaves a hole where the surface is NaN, so z needs no mask.
     # Rasterize the surface: in an SVG file, each face would be one element. A coarser surface would have jagged edges.
     axes.plot_surface(
         a, b, z, cmap=COLORS, linewidth=0, antialiased=False, rcount=a.size, ccount=a.size, rasterized=True
