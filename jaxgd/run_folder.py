@@ -123,17 +123,19 @@ _CONFIG = {
     "labels_from": _whole(0, 255),
     "transpose": _Rule(lambda x: type(x) is bool, "true or false"),
     "data_sha256": _SHA,
-    "frame": _Rule(lambda x: type(x) is dict, "a frame"),
+    "frame": _Rule(lambda x: type(x) is dict, f"an object with {', '.join(_FRAME)}"),
     "sizes": _Rule(_are_sizes, f"two or more whole numbers from 1 to {_LARGEST}"),
     "activation": _Rule(
         lambda x: type(x) is list and len(x) > 0 and all(type(name) is str and name in ACTIVATIONS for name in x),
-        f"a list of {', '.join(ACTIVATIONS)}",
+        f"a list of one or more names from {', '.join(ACTIVATIONS)}",
     ),
     "cost": _one_of(*COSTS),
     "l2": _Rule(lambda x: x is None or _is_float(x, 0.0, sys.float_info.max), "a finite number, 0 or more, or null"),
     "scheme": _one_of("gaussian", "scaled"),
     "eta": _Rule(lambda x: _is_float(x, 0.0, sys.float_info.max) and x > 0, "a finite number above 0"),
-    "batch_size": _Rule(lambda x: x == "full" or _is_int(x, 1, 2**31 - 1), 'a whole number from 1 on, or "full"'),
+    "batch_size": _Rule(
+        lambda x: x == "full" or _is_int(x, 1, _LARGEST), f'a whole number from 1 to {_LARGEST}, or "full"'
+    ),
     "epochs": _whole(1, 2**31 - 1),
     "seed": _whole(0, 2**32 - 1),
     "kernel": _one_of(*kernel_names()),
@@ -141,9 +143,12 @@ _CONFIG = {
     "keep": _one_of("last", "best"),
     "by": _one_of("accuracy", "cost"),
     "patience": _Rule(lambda x: x is None or _is_int(x, 1, _LARGEST), f"a whole number from 1 to {_LARGEST} or null"),
-    "record": _Rule(lambda x: type(x) is list and all(name in _RECORDED for name in x), f"a list of {_RECORDED}"),
+    "record": _Rule(
+        lambda x: type(x) is list and all(name in _RECORDED for name in x),
+        f"a list of names from {', '.join(_RECORDED)}",
+    ),
     "record_every": _whole(1, _LARGEST),
-    "from": _Rule(lambda x: x is None or type(x) is dict, "the path and the digest of a network, or null"),
+    "from": _Rule(lambda x: x is None or type(x) is dict, "the path and the SHA-256 of a network, or null"),
     "budget": _Rule(lambda x: type(x) is dict, "the limits chunk and kept"),
     "made_with": _Rule(
         lambda x: (
@@ -251,7 +256,7 @@ class RunFolder:
         shutil.rmtree(_staging(self.path), ignore_errors=True)
 
     def _require_here(self) -> None:
-        """Raise WriteError if the locked folder, or its configuration, was deleted, moved or replaced."""
+        """Raise WriteError if the locked folder was deleted, moved or replaced, or if it has no config.json."""
         if self._handle is None:
             return
         with contextlib.suppress(OSError):
@@ -386,13 +391,13 @@ def _staging(path: Path) -> Path:
 
 @contextlib.contextmanager
 def locked_folder(folder: Path, taken: str, *, wait: bool = False) -> Iterator[int | None]:
-    """Lock a folder, and yield its descriptor.
+    """Lock a folder, and yield its descriptor, or None on a platform without this lock, such as Windows.
 
     If another process holds the lock, raise CheckpointError with the message `taken`; with `wait`, wait for the lock.
     """
     try:
         import fcntl
-    except ModuleNotFoundError:  # a platform without this lock, such as Windows
+    except ModuleNotFoundError:
         yield None
         return
     with writing(folder):
@@ -412,7 +417,7 @@ def locked_folder(folder: Path, taken: str, *, wait: bool = False) -> Iterator[i
 
 
 def _row(entry: History, best: int | None = None) -> bytes:
-    """Return the entry as one line of JSON. NaN becomes null, because JSON has no NaN."""
+    """Return the entry as one line of JSON. NaN and infinities become null, because JSON has neither."""
 
     def plain(x: Any) -> Any:
         return [plain(y) for y in x] if isinstance(x, list) else x if math.isfinite(x) else None

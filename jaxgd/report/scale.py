@@ -14,7 +14,7 @@ class Scale:
     """The vertical scale of a surface: C, or log₁₀(1 + (C − lowest)/floor) if the costs span decades.
 
     Attributes:
-        lowest: The lowest C of the picture.
+        lowest: The lowest C of the picture; 0 if that C is at least 0 and below `high`/1000.
         floor: The distance above `lowest` from which the scale is logarithmic; None for a linear scale.
         high: The highest C of the picture.
     """
@@ -41,7 +41,7 @@ class Scale:
             # Closer marks would overlap.
             if float(z[i] - z[kept[-1]]) > 0.08 * float(self(self.high)):
                 kept.append(i)
-        # Sums such as 48.98425 + 10 would make long labels.
+        # Label a distance above the lowest cost, such as +10: a sum such as 48.98425 + 10 would make a long label.
         words = [f"{self.lowest:.4g}", *(f"{'+' if self.lowest else ''}{10.0**p:.4g}" for p in powers)]
         return [marks[i] for i in kept], [words[i] for i in kept]
 

@@ -26,7 +26,7 @@ _MARKERS, _DASHES = "osD^vPX", ("-", "--", "-.", ":")
 
 
 class Point(NamedTuple):
-    """The networks of equal sizes and η at their last epoch.
+    """The networks of equal sizes and η, each by its last row in the table of the sweep.
 
     Attributes:
         sizes: Neurons per layer, such as "784-30-10".
@@ -139,7 +139,11 @@ def draw(sweep: Sweep, figure: FigureBase | None = None) -> tuple[Axes, Axes]:
 
 
 def _edges(every_eta: Sequence[float], count: int) -> dict[float, list[float]]:
-    """Return the edges of the bars at each η. The bars fill 84% of the smallest distance between two η on the axis."""
+    """Return the edges of the bars at each η.
+
+    The bars of one η together fill 84% of the smallest distance between two η on the axis. A single η fills 84% of a
+    decade.
+    """
     logs = np.log10(every_eta)
     half = 0.42 * (float(np.diff(logs).min()) if len(logs) > 1 else 1.0)
     factors = 10 ** np.linspace(-half, half, count + 1)
@@ -181,13 +185,16 @@ def _explain(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def _label(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
-    """Write the sizes to the right of the axes, with a thin line to the end of each curve. No two labels overlap."""
+    """Write the sizes to the right of the axes, with a thin line to the end of each curve.
+
+    Up to 14 labels are at least 7.5% of the height of the axes apart. More labels are closer, and may overlap.
+    """
     in_pixels = axes.transData.transform([(eta, y) for _, eta, y, _ in ends])
     heights: Floats = axes.transAxes.inverted().transform(in_pixels)[:, 1]
     gap = min(0.075, 1 / max(len(ends) - 1, 1))
     order = np.argsort(heights, kind="stable")
-    # First, from the bottom up, push each label above its lower neighbor. Then, from the top down, push each label
-    # below its upper neighbor.
+    # First, from the bottom up, push each label above its lower neighbor. Then shift all labels down until the top one
+    # is inside the axes. Finally, from the top down, push each label below its upper neighbor.
     placed = heights[order].clip(0, 1)
     for k in range(1, len(placed)):
         placed[k] = max(placed[k], placed[k - 1] + gap)

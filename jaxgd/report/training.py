@@ -13,6 +13,7 @@ def plot_history(entries: Sequence[History], path: str | Path, title: str = "") 
     """Draw the cost and the error rate after each epoch, for the training and the test examples.
 
     Both vertical axes are logarithmic: on linear axes, the large values of the first epochs would hide later progress.
+    Error rates below 0.1% are drawn at 0.1%, because a logarithmic axis cannot show 0.
     Needs matplotlib: run `pip install -e '.[plot]'` in the folder of jaxgd's sources.
 
     Args:
@@ -33,7 +34,6 @@ def plot_history(entries: Sequence[History], path: str | Path, title: str = "") 
     for field, label, color in (("", "training", "#1f77b4"), ("test_", "test", "#d95f02")):
         cost.plot(epoch, [getattr(entry, f"{field}cost") for entry in entries], label=label, color=color)
         rate = 100 * (1 - np.array([getattr(entry, f"{field}accuracy") for entry in entries], float))
-        # A logarithmic axis cannot show a rate of 0: draw rates below 0.1% at 0.1%.
         error.plot(epoch, np.maximum(rate, 0.1), label=label, color=color)
     cost.set(xlabel="epochs", ylabel="cost C")
     error.set(xlabel="epochs", ylabel="error rate, %")

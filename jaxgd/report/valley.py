@@ -12,7 +12,7 @@ from jaxgd.report.scale import Floats
 # The color scale of the surface contains no red, so the red path stands out everywhere.
 PATH, START, END, MINIMUM = "#d62728", "#ffffff", "#d62728", "#ffd92f"
 COLORS = "viridis"
-DOTS = 60  # a path of at most this many points shows each of them
+DOTS = 60  # a path of at most this many points shows each of them, except on the surface
 
 
 @runtime_checkable
@@ -35,7 +35,7 @@ def draw(landscape: Landscape, title: str, figure: FigureBase | None = None) -> 
     if len(landscape.axes) == 1:
         return (_curve(landscape, figure.add_subplot()),)
     grid = figure.add_gridspec(1, 2, width_ratios=(1.1, 1))
-    # Draw in the order of the calls: matplotlib's own estimate of depth would hide the path.
+    # Draw in the order of `zorder`: matplotlib's own estimate of depth would hide the path.
     surface: _Axes3D = figure.add_subplot(grid[0], projection="3d", computed_zorder=False)
     return _surface(landscape, surface), _contours(landscape, figure.add_subplot(grid[1]))
 
@@ -103,7 +103,7 @@ def _curve(landscape: Landscape, axes: Axes) -> Axes:
 def _surface(landscape: Landscape, axes: _Axes3D) -> _Axes3D:
     scale = landscape.scale
     z, (a, b) = scale(landscape.cost), np.meshgrid(*landscape.axes, indexing="ij")
-    # matplotlib leaves a hole where the surface is NaN.
+    # matplotlib leaves a hole where the surface is NaN, so z needs no mask.
     # Rasterize the surface: in an SVG file, each face would be one element. A coarser surface would have jagged edges.
     axes.plot_surface(
         a, b, z, cmap=COLORS, linewidth=0, antialiased=False, rcount=a.size, ccount=a.size, rasterized=True

@@ -1,4 +1,4 @@
-"""Bounds of the variables: the projection onto the box, the reduced gradient and the free variables.
+"""Bounds of the variables: the projection onto the box, the reduced gradient and the predicted change of C.
 
 Bounds of None mean no bounds: `project` and `reduced` then return their last argument unchanged.
 """
@@ -47,7 +47,7 @@ def project(bounds: Bounds | None, v: V) -> V:
 def hold(bounds: Bounds, v: V) -> V:
     """Return the nearest point in the box.
 
-    The derivative with respect to a variable on a bound is 0, and with respect to that bound 1.
+    The derivative with respect to a variable on or beyond a bound is 0, and with respect to that bound 1.
     """
     return tree_map(lambda x, low, high: jnp.where(x <= low, low, jnp.where(x >= high, high, x)), v, *bounds)
 

@@ -1,4 +1,4 @@
-"""An entry of the registry of rules, with the numbers that the rule takes."""
+"""An entry of the registry of rules, with the hyperparameters of the rule."""
 
 import importlib
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Hyperparam(NamedTuple):
-    """A number that a rule takes.
+    """A number that a rule takes, such as η, and that may change without a recompilation.
 
     Attributes:
         name: The name of the argument, and of the option of `jaxgd minimize`.
@@ -27,7 +27,8 @@ class Entry(NamedTuple):
     Attributes:
         name: The name of the function that makes the rule.
         module: The module of that function. It may import JAX.
-        hyperparams: The numbers that the function takes.
+        hyperparams: The hyperparameters that the function takes. They do not include arguments such as
+            memory, which fix the compiled program.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Entry(NamedTuple):
 
     @property
     def word(self) -> str:
-        """The value of --rule."""
+        """The value of --rule that selects this rule."""
         return self.name.replace("_", "-")
 
     def load(self) -> Callable[..., Any]:

@@ -35,7 +35,7 @@ class SearchState(NamedTuple, Generic[V]):
 
     Attributes:
         eta: The last accepted η; 0 before the first accepted step. A failed search halves it.
-        gradient: The gradient ∇C at the last point, a tree like v.
+        gradient: ∇C before the last update, a tree like v; with bounds, the reduced gradient.
         costs: The last `memory` costs, newest first; −∞ where fewer are known.
         evaluations: The number of evaluations of C in the last search.
     """
@@ -174,7 +174,7 @@ class NewtonState(NamedTuple):
 
     Attributes:
         largest: The largest ‖∇C‖ so far, for the tolerance of the conjugate gradients.
-        length: ‖Δv‖ of the last step; 0 at first.
+        length: ‖Δv‖ of the last step, before the projection onto any bounds; 0 at first.
         evaluations: The number of Hessian-vector products plus that of evaluations of C in the last step.
     """
 
@@ -214,7 +214,8 @@ def newton(max_products: int = 100) -> Rule:
         DtypeError: If max_products is not a whole number.
         RangeError: If max_products is below 1.
 
-    Source: Nocedal and Wright, Numerical Optimization (2006), algorithm 7.1, with damping of negative curvature added.
+    Source: Nocedal and Wright, Numerical Optimization (2006), algorithm 7.1, with a step along a direction of negative
+    curvature added.
 
     Example:
         >>> rule = newton()
@@ -309,8 +310,9 @@ def _newton_direction(
 ) -> tuple[V, Array]:
     """Solve Hd = −∇C by conjugate gradients, with ∇C = length · unit. Return d and the number of products.
 
-    Stop when ‖r‖ ≤ `exact`, when a direction has no positive curvature, or after min(max_products, 2 · number of
-    variables) products. A mask restricts the equation to the variables where it is True.
+    Stop when the residual is at most `exact` · ‖∇C‖, when a direction has no positive curvature, or after
+    min(max_products, 2 · number of variables) products. A mask restricts the equation and ∇C to the variables where it
+    is True.
     """
     length, flat_length = lengths
     most = min(max_products, 2 * size(v))

@@ -86,7 +86,8 @@ def gradient_descent(eta: Real | Schedule) -> Rule:
 
     Args:
         eta: The learning rate η, one number above 0, or a schedule: a function of the number of earlier updates, such
-            as optax's. A traced number is not checked. A new number does not recompile, and `jax.vmap` maps over it.
+            as optax's. A traced number is not checked here. A new number does not recompile, and `jax.vmap` maps over
+            it.
 
     Returns:
         The rule.
@@ -148,7 +149,7 @@ def fixed_length(epsilon: Real) -> Rule:
 
     Args:
         epsilon: The length ε of each step, one number above 0, in the units of v. It may be traced; it is then not
-            checked.
+            checked here.
 
     Returns:
         The rule.
@@ -197,8 +198,8 @@ def heavy_ball(eta: Real, mu: Real) -> Rule:
     Δv = μ Δv′ − η∇C, where Δv′ is the previous step, at first 0. With μ = 0, the rule is gradient descent.
 
     Args:
-        eta: The learning rate η, one number above 0. It may be traced; it is then not checked.
-        mu: The momentum coefficient μ, one number with 0 ≤ μ < 1. It may be traced; it is then not checked.
+        eta: The learning rate η, one number above 0. It may be traced; it is then not checked here.
+        mu: The momentum coefficient μ, one number with 0 ≤ μ < 1. It may be traced; it is then not checked here.
 
     Returns:
         The rule.
@@ -226,8 +227,8 @@ def nesterov(eta: Real, mu: Real) -> Rule:
     m = μ m′ − η∇C and Δv = μ m − η∇C, where m′ is the previous velocity, at first 0.
 
     Args:
-        eta: The learning rate η, one number above 0. It may be traced; it is then not checked.
-        mu: The momentum coefficient μ, one number with 0 ≤ μ < 1. It may be traced; it is then not checked.
+        eta: The learning rate η, one number above 0. It may be traced; it is then not checked here.
+        mu: The momentum coefficient μ, one number with 0 ≤ μ < 1. It may be traced; it is then not checked here.
 
     Returns:
         The rule.

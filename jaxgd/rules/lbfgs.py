@@ -17,7 +17,7 @@ from jaxgd.rules.rule import Rule, RuleSpec
 from jaxgd.typed import Generic, Tree, V, finfo, tree_leaves, tree_map, value_and_grad, vmap
 
 # The Wolfe conditions: C must fall by at least _DECREASE times the predicted decrease, and |slope| must be at most
-# _SLOPE times its first value.
+# _SLOPE times its value at the start of the search.
 _DECREASE, _SLOPE = 1e-4, 0.9
 _TRIALS = 30
 # A rise of C that counts as rounding, relative to |C|: up to 8 eps, or up to eps^⅔ if the terms of C may cancel.
@@ -253,7 +253,7 @@ def _two_loops(state: WolfeState[V], q: V, memory: int) -> V:
 
 
 class _Trial(NamedTuple):
-    """A trial of the search: t, and the change of C and the slope there, both divided by the first |slope|."""
+    """A trial of the search: t, and the change of C and the slope there, both divided by |slope| at t = 0."""
 
     t: Array
     change: Array
@@ -345,7 +345,10 @@ def _chosen(condition: Array, x: V, y: V) -> V:
 
 
 def _next(low: _Trial, high: _Trial, before: _Trial) -> Array:
-    """Return the next t: the minimum of the cubic through two trials, kept away from both ends of the interval."""
+    """Return the next t: the minimum of the cubic through two trials, kept away from both ends of the interval.
+
+    While `high` is unknown, the next t is 2 to 10 times the t of `low`.
+    """
     open_end = jnp.isinf(high.t)
     # Without a known `high`, extrapolate from the last two values of `low`.
     other = _chosen(open_end, before, high)

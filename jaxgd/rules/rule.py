@@ -40,9 +40,10 @@ class RuleSpec:
     Attributes:
         name: The name of the function that makes the rule. It has an entry in the registry.
         build: `build(**hyperparams, **static_args)` returns the optax transformation.
-        rate: `rate(state, **hyperparams, **static_args)` returns the η of the next step; None if the rule has no η.
+        rate: `rate(state, **hyperparams, **static_args)` returns the η of the next step, or the last accepted
+            η of a search; None if the rule has no η.
         unrolls: True if reverse-mode differentiation works through the rule's steps.
-        may_step_zero: True if other steps may follow a step of 0, as with a schedule.
+        may_step_zero: True if the rule may move again after a step of 0, as with a schedule.
         uses_cost: True if the rule needs C(v).
         caches_value: True if the rule's state holds v before the last step, and C and ∇C after it.
     """
@@ -135,7 +136,7 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         return next((h.name for h in self.spec.hyperparams if not h.fraction), None)
 
     def rate(self, state: object) -> Float[Array, ""]:
-        """Return the η of the next step, or NaN if this rule has no η."""
+        """Return the η of the next step, or the last accepted η of a search; NaN if this rule has no η."""
         if self.spec.rate is None:
             return jnp.array(jnp.nan)
         return jnp.asarray(self.spec.rate(state, **self.hyperparams, **dict(self.static_args)), float)

@@ -13,16 +13,17 @@ _LARGEST = 2**28  # limit on metrics.jsonl, in bytes
 
 
 def read_metrics(path: Path) -> dict[str, Float[np.ndarray, "epochs ..."]]:
-    """Return the columns of a run's metrics.jsonl, with NaN for values that were not evaluated.
+    """Return the columns of a run's metrics.jsonl, with NaN for each value that is null or missing.
 
-    A run that is still training may have written only a part of its last line. Such a line is left out. Columns without
-    numbers, or with values of different shapes, are left out too.
+    A run that is still training may have written only a part of its last line. An unfinished last line is left out,
+    unless it is the only line. A column is left out if its values are not numbers or have different shapes.
 
     Args:
         path: The file metrics.jsonl of a run folder.
 
     Returns:
-        One array per column, with one row per line of the file. The column "epoch" exists, with at least one row.
+        One array per column that is kept, with one row per line that is kept. The column "epoch" exists, with at least
+        one row.
 
     Raises:
         OSError: If the file cannot be read.

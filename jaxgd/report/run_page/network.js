@@ -28,7 +28,7 @@ function decoded(layers) {
   return layers.map(layer => ({activation: layer.activation, w: floats(layer.w), b: floats(layer.b)}));
 }
 
-// Return the outputs of the network for an image of bytes. A byte x is an input of x/255.
+// Return the outputs of the network for an image of bytes. A byte x becomes the input x/255.
 function feedforward(layers, image) {
   let a = Float64Array.from(image, v => v / 255);
   for (const layer of layers) {
@@ -41,12 +41,12 @@ function feedforward(layers, image) {
   return a;
 }
 
-// A gray image: 0 is paper and 255 is ink.
+// Return a blank gray image. A value of 0 is paper, and 255 is ink.
 function paper(height, width) {
   return {height, width, gray: new Uint8Array(height * width)};
 }
 
-// Draw a line with round ends and soft edges, from [x0, y0] to [x1, y1]. The unit of the coordinates is a pixel.
+// Draw a line with round ends and soft edges, from [x0, y0] to [x1, y1]. Coordinates and radius are in pixels.
 function drawLine(image, [x0, y0], [x1, y1], radius) {
   const dx = x1 - x0, dy = y1 - y0, square = dx * dx + dy * dy || 1, reach = radius + 1;
   const top = Math.max(0, Math.floor(Math.min(y0, y1) - reach));
@@ -65,11 +65,12 @@ function drawLine(image, [x0, y0], [x1, y1], radius) {
   }
 }
 
-// The functions below repeat the steps of `fit_to_frame` in jaxgd/data/image, and give the same image. They do not
-// remove a background and faint marks, because a drawing has neither.
+// The functions below repeat the steps of `fit_to_frame` in jaxgd/data/image. Their image differs from that of
+// `fit_to_frame` by at most one gray level per pixel, because of rounding. They remove no background and no faint marks,
+// because a drawing has neither.
 const SPECK = 0.005, LEAST_CONTRAST = 16;
 
-// Return the drawing in the frame of the training images, or null if it has no ink.
+// Return the drawing in the frame of the training images, or null if all its gray values are below LEAST_CONTRAST.
 function fitToFrame(ink, frame) {
   if (ink.gray.every(v => v < LEAST_CONTRAST)) return null;
   const [rows, columns] = projections(ink);
@@ -99,7 +100,8 @@ function projections({height, width, gray}) {
   return [rows, columns];
 }
 
-// Return the index of the first line with ink. Skip the lines before an empty line if they have at most 0.5% of all ink.
+// Return the index of the first line (row or column) with ink. Skip the lines before an empty line if they hold together
+// at most 0.5% of all ink.
 function firstLine(lines) {
   const total = lines.reduce((a, b) => a + b);
   let before = 0, first = 0;
@@ -116,7 +118,7 @@ function centerOfMass(lines) {
   return Math.fround(moment / sum);
 }
 
-// Round to the nearest whole number. Round halves to the even number, as Python does.
+// Round x ≥ 0 to the nearest whole number. Round halves to the even number, as Python does.
 function rint(x) {
   const low = Math.floor(x);
   return x - low === 0.5 ? low + low % 2 : Math.round(x);
@@ -145,7 +147,7 @@ function resized(image, top, bottom, left, right, height, width, peak) {
   return {height, width, gray: Uint8Array.from(values, v => rint(v * stretch))};
 }
 
-// The old pixels that each new pixel covers, with their weights.
+// The old pixels that each new pixel covers along one axis, with their weights.
 function footprints(old, count) {
   const half = Math.max(old / count, 1) / 2;
   return Array.from({length: count}, (_, i) => {

@@ -8,7 +8,7 @@ from jaxgd.report.run_page.words import SPLITS, class_name, number, section, tex
 
 _MOST_BARS = 16  # as in draw.js
 _MOST_NEURONS = 100
-_COARSE = 16  # pixels per side
+_COARSE = 16  # a frame with both sides below this many pixels is coarse
 _NAMES = {
     "sizes": "neurons per layer, inputs first",
     "activation": "activations",
@@ -25,12 +25,12 @@ _NAMES = {
 
 
 def notes(facts: RunFacts) -> str:
-    """Return the notes of the run, such as facts that the page cannot show."""
+    """Return the notes of the run, such as a missing fact and the way to get it."""
     return "\n".join(f'<p class="note">{text(note)}</p>' for note in facts.notes)
 
 
 def figures(facts: RunFacts) -> str:
-    """Return the main numbers of the run, such as its accuracy and its epochs."""
+    """Return the main numbers of the run, such as its accuracy and its number of epochs."""
     shown: list[tuple[str, str]] = []
     examined, metrics = facts.examined, facts.metrics
     if examined is not None:
@@ -49,7 +49,7 @@ def figures(facts: RunFacts) -> str:
 
 
 def drawing(facts: RunFacts) -> str:
-    """Return the section in which one draws an image for the network, or the reason why the page has no such area."""
+    """Return the section with the drawing area, or with the reason why the page cannot compute the network."""
     word = thing(facts)
     if reason := why_no_drawing(facts.network):
         command = "<code>jaxgd predict</code> or <code>jaxgd.feedforward</code>"
@@ -57,7 +57,8 @@ def drawing(facts: RunFacts) -> str:
         return section("draw", f"Draw a {word}", f"<p>{text(reason)} {advice}</p>")
     outputs, frame = len(facts.network[-1].b), facts.frame
     # At 8×8 pixels, a drawn 4 can look like a 9.
-    coarse = f" {frame.height}×{frame.width} pixels keep little of a drawing. A run on MNIST reads drawings better."
+    coarse = f" {frame.height}×{frame.width} pixels keep little of a drawing."
+    coarse += " A network trained on MNIST reads drawings better."
     coarse = coarse if max(frame.height, frame.width) < _COARSE else ""
     rows = "".join(
         f'<tr><th scope="row">{class_name(facts, k)}</th><td class="bar"><span></span></td><td></td></tr>'
@@ -154,14 +155,14 @@ def reproduction(facts: RunFacts) -> str:
     if facts.epochs_done is None or facts.ended:
         network = (
             "<li>Compare the network. The file network.safetensors of this run has the SHA-256 "
-            f"<code>{facts.network_sha256}</code>. The same versions on the same kind of device give the same "
-            "bits.</li>"
+            f"<code>{facts.network_sha256}</code>. The same versions on the same kind and number of devices "
+            "give the same bits.</li>"
         )
     else:
         made_so_far = f"This run has made {facts.epochs_done} of {config['epochs']} epochs."
-        # The folder does not say whether the run has ended, nor why.
+        # The folder does not say which of these three is the case.
         reason = "It was stopped, or an epoch made its cost or weights infinite or NaN, or it is still training."
-        network = f"<li>{made_so_far} {reason} Once it has ended, continue it:{_code('resume', facts.resume)}</li>"
+        network = f"<li>{made_so_far} {reason} If it is not training, continue it:{_code('resume', facts.resume)}</li>"
     return section(
         "reproduce",
         "How to repeat this run",

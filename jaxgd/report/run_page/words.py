@@ -1,4 +1,4 @@
-"""The words and numbers of the page of a run, as HTML. `text` escapes each text from the run folder or the data."""
+"""The words and numbers of the page of a run. `text` escapes a text from the run folder or the data for HTML."""
 
 import html
 from pathlib import PurePath
