@@ -768,7 +768,7 @@ FAULTS = (
     Fault("report/sweep.py", "        some.sort(key=lambda point: point.eta)\n", "", SWEEP_PLOTS),
     Fault("report/sweep.py", "            bottom += 100 * share\n", "", SWEEP_PLOTS),
     Fault("report/sweep.py", "max(placed[k], placed[k - 1] + gap)", "placed[k]", SWEEP_PLOTS),
-    Fault("report/sweep.py", "    placed -= max(placed[-1] - 1, 0)\n", "", SWEEP_PLOTS),
+    Fault("report/sweep.py", "    placed[-1] = min(placed[-1], 1)\n", "", SWEEP_PLOTS),
     Fault("report/curves.py", "if error.max() < 15 * floor", "if error.max() < 1e5 * floor", SWEEP_PLOTS),
     Fault("report/training.py", "1 - ", "0.9 - ", "tests/cli/test_train.py tests/cli/test_others.py"),
 )

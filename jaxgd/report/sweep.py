@@ -193,12 +193,12 @@ def _label(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
     heights: Floats = axes.transAxes.inverted().transform(in_pixels)[:, 1]
     gap = min(0.075, 1 / max(len(ends) - 1, 1))
     order = np.argsort(heights, kind="stable")
-    # First, from the bottom up, push each label above its lower neighbor. Then shift all labels down until the top one
-    # is inside the axes. Finally, from the top down, push each label below its upper neighbor.
+    # First, from the bottom up, push each label above its lower neighbor. Then move the top one into the axes. Finally,
+    # from the top down, push each label below its upper neighbor.
     placed = heights[order].clip(0, 1)
     for k in range(1, len(placed)):
         placed[k] = max(placed[k], placed[k - 1] + gap)
-    placed -= max(placed[-1] - 1, 0)
+    placed[-1] = min(placed[-1], 1)
     for k in range(len(placed) - 2, -1, -1):
         placed[k] = min(placed[k], placed[k + 1] - gap)
     for y, (sizes, eta, end, color) in zip(placed, [ends[k] for k in order], strict=True):

@@ -59,9 +59,7 @@ def _step(path: tuple[Any, ...], x: Array, g: Array, eta: Real) -> Array:
     require_float("update", f"variable {name}", x)
     require_float("update", f"the gradient of {name}", g)
     if jnp.shape(x) != jnp.shape(g):
-        raise ShapeError(
-            f"update: leaf {jax.tree_util.keystr(path)!r} is {describe(x)} but its gradient is {describe(g)}."
-        )
+        raise ShapeError(f"update: variable {name} is {describe(x)} but its gradient is {describe(g)}.")
     return jnp.asarray(x - eta * g, jnp.result_type(x))
 
 

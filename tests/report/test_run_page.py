@@ -244,6 +244,7 @@ def test_a_chart_leaves_out_unknown_values_and_marks_lone_points():
     [
         ("", "empty"), ("{", "line 1 is not JSON"), ('{"epoch": 0}\n{"epoch": \n{"epoch": 2}\n', "line 2 is not JSON"),
         ("[]\n", "line 1 has no epoch"), ('{"cost": 1}\n', "line 1 has no epoch"),
+        ('{"epoch": -1}\n', "line 1 has no epoch"), (f'{{"epoch": {10**400}}}\n', "line 1 has no epoch"),
     ],
 )  # fmt: skip
 def test_an_error_names_the_damaged_line_of_the_metrics(tmp_path, content, match):
@@ -256,7 +257,7 @@ def test_an_error_names_the_damaged_line_of_the_metrics(tmp_path, content, match
 def test_metrics_keep_columns_of_numbers_and_leave_out_an_unfinished_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     rows = [
-        {"epoch": 0, "cost": 1.5, "norms": [1.0, 2.0], "word": "x"},
+        {"epoch": 0, "cost": 1.5, "norms": [1.0, 2.0], "word": "x", "huge": 10**400},
         {"epoch": 1, "cost": None, "norms": None, "late": 7},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"epoch": 2, "co')

@@ -77,10 +77,11 @@ def test_the_figure_shows_the_medians_the_quartiles_and_the_failures():
         (GOOD[:1], "linear"),
         (BAD[:1], "linear"),  # all diverged
         ([(f"64-{n}-10", 3.0, "COMPLETED", 0.1, 0.9) for n in range(20)], "linear"),
+        ([(f"64-{n}-10", 3.0, "COMPLETED", 0.1, a) for n, a in enumerate((0.6, 0.8, 0.8, 0.8))], "linear"),
         ([("64-10", eta, "COMPLETED", 0.1, accuracy) for eta, accuracy in ((1.0, 0.5), (2.0, 0.99))], "function"),
         ([("64-10", eta, "COMPLETED", 0.1, accuracy) for eta, accuracy in ((1.0, 0.5), (1e30, 1.0))], "function"),
     ],
-    ids=["one network", "diverged", "twenty sizes", "a decade of errors", "no error"],
+    ids=["one network", "diverged", "twenty sizes", "three equal sizes above one", "a decade of errors", "no error"],
 )
 def test_unusual_sweeps_are_drawn(networks, scale):
     figure = Figure()

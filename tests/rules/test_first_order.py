@@ -169,7 +169,7 @@ def test_a_gradient_of_another_tree_structure_is_refused(gradient):
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 1), (1, 2)], ids=str)
 def test_a_gradient_of_another_shape_is_named(shape):
     v = (Layer(jnp.ones((2, 2)), jnp.ones(2)),)
-    with pytest.raises(ShapeError, match=r"^update: leaf '\[0\]\.b' is float32\[2\] but its gradient is float32\["):
+    with pytest.raises(ShapeError, match=r"^update: variable \[0\]\.b is float32\[2\] but its gradient is float32\["):
         update(v, (Layer(jnp.ones((2, 2)), jnp.ones(shape)),), 0.1)
 
 

@@ -46,7 +46,7 @@ def read_metrics(path: Path) -> dict[str, Float[np.ndarray, "epochs ..."]]:
         missing = [np.nan] * len(shaped) if isinstance(shaped, list) else np.nan
         try:
             columns[name] = np.array([missing if value is None else value for value in values], float)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
     return columns
 
@@ -56,6 +56,6 @@ def _row(line: str, number: int) -> dict[str, object]:
         row = json.loads(line, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"line {number} is not JSON") from error
-    if not isinstance(row, dict) or type(row.get("epoch")) is not int:
+    if not isinstance(row, dict) or type(row.get("epoch")) is not int or not 0 <= row["epoch"] < 2**63:
         raise ValueError(f"line {number} has no epoch")
     return row

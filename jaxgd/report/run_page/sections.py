@@ -16,6 +16,8 @@ _NAMES = {
     "l2": "L2 regularization λ",
     "batch_size": "examples per mini-batch",
     "scheme": "first weights",
+    "keep": "network that is kept",
+    "by": "quantity that compares networks",
     "data_sha256": "SHA-256 of the data",
     "data_dir": "folder of data sets",
     "gradient_norm": "‖∇C‖ after each epoch",
