@@ -1,6 +1,8 @@
-"""The registry of named data sets. The command line reads it before it imports JAX, so this module imports no loader.
+"""The registry of named data sets.
 
-The addresses, sizes and checksums of MNIST and its relatives are those that tensorflow-datasets ships.
+The command line reads it before it imports JAX, so this module does not import the loaders, which may import JAX. The
+addresses of MNIST and its relatives, and the sizes and checksums of their gzipped files, are those that
+tensorflow-datasets ships.
 """
 
 import importlib
@@ -28,7 +30,7 @@ class SourceFile(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The address of a data set, its four files and the number of examples in each split.
+    """The address of a data set, its four files, and its numbers of examples and classes.
 
     Attributes:
         base_url: Address of the files, without their names.
