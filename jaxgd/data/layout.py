@@ -10,7 +10,7 @@ from jaxgd.errors import DataError
 
 _SPLITS = {"train": ("train",), "validation": ("val", "validation"), "test": ("t10k", "test")}
 _NAME = re.compile(r"(?:(.+?)-)?(train|val|validation|t10k|test)-(images|labels)")
-_LISTED = 8  # the largest number of a folder's names in `_contents`
+_LISTED = 8  # `_contents` lists at most this number of names
 _ADVICE = "Name a folder with train-images, train-labels, test-images and test-labels files."
 
 

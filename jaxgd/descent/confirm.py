@@ -17,8 +17,8 @@ from jaxgd.pytree import axpy, dot, norm, select, size
 from jaxgd.rules.bounds import masked
 from jaxgd.typed import Generic, Real, Tree, V, eval_shape, finfo, grad, map_rows, tree_leaves, tree_map, vjp
 
-# Conjugate gradients stop when the residual is at most this fraction of ‖∇C‖. It is the limit itself if the search
-# begins with the fixed vector.
+# Conjugate gradients stop when the residual is at most this fraction of ‖∇C‖. In a search that begins with the fixed
+# vector, it is the limit of the residual itself.
 _RESIDUAL = 1e-3
 # The first search makes at most max(_PRODUCTS, a quarter of the evaluations) Hessian-vector products, or _ALL for
 # ∇C = 0. The second search makes at most _PRODUCTS. Neither makes more than 2 per variable.
