@@ -10,7 +10,7 @@ from jaxgd.errors import DataError
 
 _SPLITS = {"train": ("train",), "validation": ("val", "validation"), "test": ("t10k", "test")}
 _NAME = re.compile(r"(?:(.+?)-)?(train|val|validation|t10k|test)-(images|labels)")
-_LISTED = 8  # the largest number of names in a message
+_LISTED = 8  # `_contents` lists at most this number of names
 _ADVICE = "Name a folder with train-images, train-labels, test-images and test-labels files."
 
 
@@ -19,7 +19,8 @@ class Layout(NamedTuple):
 
     Attributes:
         folder: The folder of the files: the given folder, or torchvision's folder `raw` inside it.
-        prefix: The prefix of all names, such as "emnist-letters", or "".
+        prefix: The prefix of the files' names in lower case and with `-` for `_`, such as "emnist-letters"; "" if they
+            have none.
         files: For each split, the paths of its images and of its labels. There are two paths if a file is present both
             gzipped and unpacked.
     """
@@ -30,13 +31,17 @@ class Layout(NamedTuple):
 
 
 def find_layout(who: str, folder: Path) -> Layout:
-    """Return the files of the data set in a folder. Raise DataError unless each split has its images and its labels."""
+    """Return the files of the data set in a folder.
+
+    Raise DataError unless there is one file of images and one of labels for each split. A file may be present both
+    gzipped and unpacked.
+    """
     if os.path.isfile(folder):  # False, and no error, for a path that cannot be read
         advice = conversion([folder]) or _ADVICE
         raise DataError(f"{who}: {folder}: expected a folder of IDX files, got a file.\n{advice}")
     try:
         names = _names(folder)
-        # torchvision unpacks MNIST into ROOT/MNIST/raw.
+        # torchvision unpacks MNIST into ROOT/MNIST/raw. The given folder may be ROOT or ROOT/MNIST.
         raw = [] if any(map(_parsed, names)) else [folder / "raw", *sorted(folder.glob("*/raw"))]
         raw_folders = {place: own for place in raw if place.is_dir() and any(map(_parsed, own := _names(place)))}
     except OSError as error:
@@ -55,7 +60,7 @@ def find_layout(who: str, folder: Path) -> Layout:
         if parsed := _parsed(name):
             prefix, split, kind = parsed
             sets.setdefault(prefix, {}).setdefault((split, kind), []).append(name)
-    # If some files have no prefix, ignore files such as emnist-letters-train-images.
+    # If some files have no prefix, ignore files with one, such as emnist-letters-train-images.
     if "" not in sets and len(sets) > 1:
         raise DataError(
             f"{who}: {folder}: expected the files of one data set, got {len(sets)}: {', '.join(sorted(sets))}.\n"
@@ -89,7 +94,10 @@ def _parsed(name: str) -> tuple[str, str, str] | None:
 
 
 def _only(who: str, folder: Path, names: list[str], split: str, kind: str, matches: list[str]) -> list[Path]:
-    """Return the path of the only match, or both paths if the second match is the first one gzipped."""
+    """Return the path of the only match, or both paths if the second name is the first with .gz added.
+
+    Otherwise, raise DataError.
+    """
     if len(matches) == 1 or (len(matches) == 2 and matches[1] == f"{matches[0]}.gz"):
         return [folder / name for name in matches]
     expected = " or ".join(f"{word}-{kind}*" for word in _SPLITS[split])

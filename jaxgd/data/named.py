@@ -19,7 +19,9 @@ _SIZE = (28, 28)
 
 
 def default_data_dir() -> Path:
-    """Return the folder for data files: the environment variable JAXGD_DATA_DIR, or `~/.cache/jaxgd` if unset.
+    """Return the folder for data files: the environment variable JAXGD_DATA_DIR, or `~/.cache/jaxgd` if it is not set.
+
+    An empty variable counts as not set. Raise DataError if `~` cannot be expanded.
 
     >>> import os
     >>> os.environ["JAXGD_DATA_DIR"] = "/scratch/digits"
@@ -42,17 +44,17 @@ def load_dataset(
     labels_from: int | None = None,
     transpose: bool | None = None,
 ) -> Dataset:
-    """Load a data set by its name, such as 'digits' or 'mnist', or a folder of IDX files.
+    """Load a data set by its name, such as 'digits' or 'mnist', or from a folder of IDX files.
 
     The package includes 'digits', 1,797 images of 8×8 pixels. 'mnist', 'fashion_mnist' and 'kmnist' have 70,000 images
-    of 28×28 pixels. Their split is the book's, in file order: the first 50,000 training examples for training, the last
-    10,000 for validation, and 10,000 test examples.
+    of 28×28 pixels each. Their split is the book's, in file order: the first 50,000 training examples for training, the
+    last 10,000 for validation, and 10,000 test examples.
 
     The four IDX files of each of these three sets come from the first place in this list that has them:
 
     1. `<data_dir>/<name>/`, torchvision's `<data_dir>/MNIST/raw/` (or `FashionMNIST`, `KMNIST`), `data_dir` itself or
        `<data_dir>/downloads/manual/`, under their usual names (`train-images-idx3-ubyte.gz` and so on), gzipped or not.
-       A folder with files of another of these sets is skipped.
+       A folder is skipped if the checksum of a file shows that it belongs to another of these sets.
     2. `<data_dir>/downloads/`, where tensorflow-datasets stores its downloads.
     3. The network: tensorflow-datasets downloads the files into `<data_dir>/downloads/`.
 
@@ -61,7 +63,8 @@ def load_dataset(
     in `<data_dir>/<name>/` or in torchvision's folder, because all three sets have files of the same names and shapes.
 
     Args:
-        name: Name of the data set, or the path of a folder for `load_idx`: an existing folder, or a path with a `/`.
+        name: Name of the data set, or the path of a folder for `load_idx`: a Path, an existing folder, or a text with a
+            `/`.
         data_dir: Folder to search for files and to download them to. By default the environment variable
             JAXGD_DATA_DIR, or `~/.cache/jaxgd` if unset. Has no effect for 'digits' and for a folder.
         labels_from: Label of the first class in a folder's files, as in `load_idx`. Leave it out for the named sets.
@@ -71,8 +74,9 @@ def load_dataset(
         The data set, with labels from 0.
 
     Raises:
-        RangeError: If the name is unknown, or `labels_from` or `transpose` is given for a named set.
-        DtypeError: If the name is neither a text nor a path.
+        RangeError: If the name is unknown, `labels_from` or `transpose` is given for a named set, or `labels_from` is
+            out of range.
+        DtypeError: If the name is neither a text nor a path, or another argument has the wrong type.
         DataError: If files are damaged, or missing and not available for download. An unreachable host takes a few
             seconds to detect.
         MissingDependencyError: If a download needs tensorflow-datasets, which is not installed.
@@ -122,7 +126,10 @@ def load_dataset(
 
 
 def _local(name: str, source: Source, data_dir: Path) -> tuple[dict[Path, bytes] | None, list[str]]:
-    """Return the contents of the first folder that has all files, or None, and remarks on the skipped folders."""
+    """Return the contents of the set's files in the first usable folder, or None, and remarks on the skipped folders.
+
+    Folders without any of the files get no remark.
+    """
     remarks = []
     for folder in _folders(name, source, data_dir):
         paths = [_find(folder, file.name) for file in source.files]
@@ -140,7 +147,8 @@ def _local(name: str, source: Source, data_dir: Path) -> tuple[dict[Path, bytes]
             file.unpacked_sha256 is None and not is_gzip(content)
             for file, content in zip(source.files, contents.values(), strict=True)
         ):
-            # All these sets have files of the same names and shapes, so only the name of the folder identifies the set.
+            # The sets with a source have files of the same names and shapes. Without a checksum, only the name of the
+            # folder identifies the set.
             remarks.append(
                 f"{folder} was skipped: its unpacked files may belong to any set. Move them to a folder {name}."
             )
@@ -159,7 +167,7 @@ def _folders(name: str, source: Source, data_dir: Path) -> list[Path]:
 
 
 def is_folder(name: str | os.PathLike[str]) -> bool:
-    """Return True if `name` is the path of a folder or a file, and False if it is the name of a data set.
+    """Return True if `name` is a path, and False if it is the name of a data set or an unknown name.
 
     >>> is_folder("mnist"), is_folder("./mnist")
     (False, True)
@@ -173,8 +181,9 @@ def is_folder(name: str | os.PathLike[str]) -> bool:
 def find_files(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
     """Return the folder that seems to have the files of this data set; None if there is none.
 
-    The contents are not read. Gzipped files are recognized by their names and sizes, unpacked files by their names and
-    the name of their folder, and tensorflow-datasets' downloads by their recorded checksums.
+    The files are not read. Gzipped files are recognized by their names and sizes. Unpacked files are recognized by
+    their names and, except for MNIST, the name of their folder. Downloads of tensorflow-datasets are recognized by
+    their recorded checksums.
 
     >>> find_files("mnist", "/nowhere") is None
     True
@@ -208,7 +217,10 @@ def _find(folder: Path, gz_name: str) -> Path | None:
 
 
 def _check(name: str, source: Source, contents: dict[Path, bytes]) -> str | None:
-    """Return the name of another data set that a file belongs to, or None. Raise DataError for any other wrong file."""
+    """Return the name of another data set that a file belongs to by its checksum, or None.
+
+    Raise DataError for any other wrong checksum. An unpacked file whose checksum is not published passes.
+    """
     wrong = None
     for (path, content), file in zip(contents.items(), source.files, strict=True):
         digest = _sha256(content)
@@ -230,7 +242,7 @@ def _check(name: str, source: Source, contents: dict[Path, bytes]) -> str | None
 
 
 def _build(name: str, source: Source, contents: dict[Path, bytes]) -> Dataset:
-    """Parse the files, check their shapes and split them. The splits are views of the bytes read."""
+    """Parse the files, check their shapes and split them. The splits are views of the parsed arrays."""
     shapes = ((source.train, *_SIZE), (source.train,), (source.test, *_SIZE), (source.test,))
     arrays: list[UInt8[np.ndarray, "*shape"]] = []
     for (path, content), shape in zip(contents.items(), shapes, strict=True):

@@ -1,11 +1,11 @@
 """Operations on the batch that vmap adds to a loop.
 
 Under vmap, the elements of a batch end at different times. JAX's own batching would rewrite the whole carry in every
-step, to keep the values of elements that have ended. This would copy all recorded paths in every step. The functions
-here run the loop while any element runs. They keep the old state of an element that has ended, and write only one row
-of the recorded paths in every step.
+step, to keep the values of elements that have ended. This would copy all recorded paths in every step. With the
+functions here, the loop runs while any element runs. It keeps the old state of an element that has ended, and writes
+only one or two rows of each recorded path in every step.
 
-Without vmap each function is trivial, because the loop ends when its only element ends.
+Without vmap, the functions keep no old state, because the loop ends when its only element ends.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ def _any_element(axis_size: int, in_batched: Flags, x: Array) -> tuple[Array, bo
 
 @custom_vmap
 def no_element(x: Array) -> Array:
-    """Return True if x is false for every batch element. Without vmap, return True: the loop's other tests cover x."""
+    """Return True if x is false for every batch element. Without vmap, return True: the test of ∇C covers x."""
     return jnp.array(True)
 
 
@@ -88,7 +88,7 @@ def _count_alive(axis_size: int, in_batched: Flags, alive: Array, count: Array) 
 
 @custom_vmap
 def count_after(passed: Array, count: Array, before: Array) -> Array:
-    """Return each batch element's count after the loop. Without vmap, it is `before + passed`."""
+    """Return each batch element's count after the loop. Without vmap, it is `before` plus the `passed` updates."""
     return before + passed
 
 
@@ -110,7 +110,7 @@ def _updates_made(axis_size: int, in_batched: Flags, count: Array, own: Array) -
 
 @custom_vmap
 def any_due(i: Array, own: Array, every: Array, even: Array) -> Array:
-    """Return True if any batch element records the update that it makes now.
+    """Return True if the present update is due to be recorded in any batch element, even in one that has ended.
 
     `own` is the number of this update, counted separately in each element. If `even` is True, it is i in all elements.
     """
@@ -119,7 +119,7 @@ def any_due(i: Array, own: Array, every: Array, even: Array) -> Array:
 
 @any_due.def_vmap
 def _any_due(axis_size: int, in_batched: Flags, i: Array, own: Array, every: Array, even: Array) -> tuple[Array, bool]:
-    # Use one number if possible: to compute own % every takes as long as the updates themselves.
+    # Use one number for all elements if possible: computing own % every can take as long as the updates themselves.
     return control.cond(even, lambda: i % every == 0, lambda: any_element(jnp.any(own % every == 0))), False
 
 
@@ -146,7 +146,7 @@ def _write_row(
     axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched)
     last = len(buffers.table[0] if in_batched[0].table else buffers.table) - 1
     shared = jnp.where(even, _row(last, i, every), last)
-    # Writing to the same row for all elements is much faster than writing to a row for each element.
+    # Writing to the same row in all elements is much faster than writing to a different row in each.
     filled = vmap(written, in_axes=(axes[0], None, axes[-1]), axis_size=axis_size)(buffers, shared, entry)
 
     def each(buffers: Buffers, own: Array, alive: Array, entry: Buffers) -> Buffers:

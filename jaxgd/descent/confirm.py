@@ -1,4 +1,7 @@
-"""The check that v is near a minimum. It predicts the distance to the minimum from ∇C and the Hessian H at v."""
+"""The check that v is near a minimum.
+
+It predicts the distance to the minimum and the decrease of C from ∇C and the Hessian H at v.
+"""
 
 import itertools
 from collections.abc import Callable
@@ -14,16 +17,19 @@ from jaxgd.pytree import axpy, dot, norm, select, size
 from jaxgd.rules.bounds import masked
 from jaxgd.typed import Generic, Real, Tree, V, eval_shape, finfo, grad, map_rows, tree_leaves, tree_map, vjp
 
-# Conjugate gradients stop when the residual is at most this fraction of ‖∇C‖.
+# Conjugate gradients stop when the residual is at most this fraction of ‖∇C‖. In a search that begins with the fixed
+# vector, it is the limit of the residual itself.
 _RESIDUAL = 1e-3
-# The limit on Hessian-vector products is at least _PRODUCTS, or _ALL for ∇C = 0, but never more than 2 per variable.
+# The first search makes at most max(_PRODUCTS, a quarter of the evaluations) Hessian-vector products, or _ALL for
+# ∇C = 0. The second search makes at most _PRODUCTS. Neither makes more than 2 per variable.
 _PRODUCTS, _ALL = 20, 200
 
 
 class _Solving(NamedTuple, Generic[V]):
-    """The state of conjugate gradients on H/unit. They start from ∇C/‖∇C‖ or a fixed vector, so C may have any scale.
+    """The state of conjugate gradients on H/unit.
 
-    ‖d‖² and r₀ᵀd follow from recurrences, so the solution d itself is not needed.
+    Their first residual r₀ is ∇C/‖∇C‖ or a fixed vector, so C may have any scale. ‖d‖² and r₀ᵀd follow from
+    recurrences, so the solution d itself is not needed.
     """
 
     r: V
@@ -47,8 +53,10 @@ class Prediction(NamedTuple):
     Attributes:
         distance: ‖d‖, plus an estimate of the part that the residual adds.
         decrease: The decrease of C, ½ ∇Cᵀd, plus such an estimate.
-        definite: True if H is positive along all directions tried. With ∇C = 0, the search must also have converged.
-        indefinite: True if a direction has negative curvature, or the first direction has no positive curvature.
+        definite: True if H has positive curvature along all directions of the first search. With ∇C = 0, this search
+            must also have converged.
+        indefinite: True if a direction of the first search has negative curvature, or its first direction has no
+            positive curvature.
         saddle: True if H has negative curvature beyond rounding along a direction of the second search.
     """
 
@@ -62,10 +70,10 @@ class Prediction(NamedTuple):
 def tolerances(rtol: Real, v: Tree, cost: Array, scales: tuple[Array, Array] | None) -> tuple[Array, Array]:
     """Return the largest distance and the largest decrease that count as near, for a gradient tolerance rtol.
 
-    They are rtol^⅔ · max(‖v‖, min(1, ‖v₀‖)) and max(rtol^⅔ · min(1, C₀), rtol · |C|), with `scales` = (‖v₀‖, C₀) the
-    sizes at the start. For the default rtol of eps^¾, rtol^⅔ is √eps: rounding in C hides smaller distances. The 1 in
-    min(1, …) is an absolute scale, because a minimum with v = 0 and C = 0 has no scale of its own. Without `scales`,
-    only the distance counts, up to rtol^⅔ · max(1, ‖v‖).
+    They are rtol^⅔ · max(‖v‖, min(1, ‖v₀‖)) and max(rtol^⅔ · min(1, C₀), rtol · |C|), with `scales` = (‖v₀‖, C₀) and
+    C₀ = max(|C(v₀)|, |C(v₁)|). An rtol below eps counts as eps. For the default rtol of eps^¾, rtol^⅔ is √eps: rounding
+    in C hides smaller distances. The 1 in min(1, …) is an absolute scale, because a minimum with v = 0 and C = 0 has no
+    scale of its own. Without `scales`, only the distance counts, up to rtol^⅔ · max(1, ‖v‖).
     """
     eps = max(float(finfo(x.dtype).eps) for x in tree_leaves(v))
     r = jnp.maximum(jnp.asarray(rtol, cost.dtype), eps)
@@ -90,8 +98,9 @@ def is_near(
 
     `value` is C(v), rtol the relative tolerance of the gradient, and `spent` the number of evaluations so far. `scales`
     is as in `tolerances`. If it is None, a small decrease is not enough: derivatives need v close to the minimum. The
-    flags differ only for ∇C = 0: the second one then also allows directions without curvature. The mask `free`
-    restricts the check to the variables that can move. The gradient is 0 for the other variables.
+    flags differ only for ∇C = 0. The second flag then also allows directions without curvature after the first, and a
+    search that has not converged. The mask `free` restricts the check to the variables that can move. `gradient` must
+    be 0 for the other variables.
     """
     limits, length = tolerances(rtol, v, value, scales), norm(gradient).astype(value.dtype)
     way = predict(cost, v, gradient, length, limits, spent, free)
@@ -112,11 +121,11 @@ def predict(
     """Solve H d = ∇C by conjugate gradients, with `length` = ‖∇C‖.
 
     ‖d‖ and ∇Cᵀd grow with each product. The search therefore ends as soon as both are above their limits. It makes at
-    most max(20, a quarter of the evaluations spent) products. With ∇C = 0, the right-hand side is a fixed vector, only
-    the signs of the curvatures count, and 200 products are allowed.
+    most max(20, a quarter of the evaluations spent) products, and at most two per variable. With ∇C = 0, the right-hand
+    side is a fixed vector, only the signs of the curvatures count, and 200 products are allowed.
 
-    A symmetry of C and of the start can hide directions from ∇C. A second search therefore begins with the fixed
-    vector, and looks for negative curvature with at most 20 products.
+    A symmetry of C and of the start can hide directions from ∇C. If ∇C ≠ 0, a second search therefore begins with the
+    fixed vector, and looks for negative curvature with at most 20 products.
     """
     kind = length.dtype
     most = jnp.where(length > 0, jnp.maximum(_PRODUCTS, spent // 4), _ALL)
@@ -179,7 +188,8 @@ def predict(
     starts = tree_map(lambda x, y: jnp.stack([x, y]), b, fixed)
     both = map_rows(search, (starts, most, jnp.array([True, False])))
     s, second = tree_map(lambda x: x[0], both), tree_map(lambda x: x[1], both)
-    # The residual r adds at most ‖r‖/λ to the distance, with λ the least curvature. Use the least one seen as λ.
+    # The residual r adds at most ‖r‖/λ to the distance, with λ the least eigenvalue of H. The least curvature of a
+    # direction in the search estimates λ.
     distance, decrease = predicted(s, s.rr)
     solved = (length > 0) | (s.rr <= _RESIDUAL**2)
     indefinite = s.bent & ((s.products == 1) | (s.least < -4 * eps))
@@ -197,7 +207,7 @@ def _fixed(v: V, kind: np.dtype[Any]) -> V:
 
 
 def _product(cost: Callable[[V], Array], v: V) -> Callable[[V], V]:
-    """Return the product with the Hessian: exact, or by central differences of ∇C if JAX cannot derive it."""
+    """Return the product with the Hessian: exact, or by central differences of ∇C if JAX cannot differentiate ∇C."""
     gradient = grad(cost)
 
     def exact(p: V) -> V:
@@ -212,6 +222,6 @@ def _product(cost: Callable[[V], Array], v: V) -> Callable[[V], V]:
 
     try:
         eval_shape(exact, v)
-    except Exception:  # A callback, for instance, has no second derivative. JAX raises several types.
+    except Exception:  # A callback, for instance, has no second derivative. JAX raises errors of several types.
         return quotient
     return exact

@@ -99,31 +99,32 @@ def minimize(
 
     A plain call runs one compiled loop. Under `jit` and `vmap` (over starts, η or args) the loop is part of the
     caller's program. Each batch element then stops by its own tests, with its own outcome, and does not affect the
-    others.
+    others. The elements share only the spacing of the recorded entries (see `Record.every`).
 
-    Compilation: v₀, args, the hyperparameters of jaxgd's rules and the tolerances in `stop` are traced, so new values
+    Compilation: v₀, args, the hyperparameters of jaxgd's rules and the numbers in `stop` are traced, so new values
     do not recompile. A new cost object or a new optax transformation recompiles, so define each once. A new `memory` or
     `max_products` of a rule recompiles too, as does a new `max_steps` with a record. Python side effects of the cost,
     such as printing, happen only while JAX traces it.
 
     Data that the cost reads from outside are constants of the compiled program. `minimize` recompiles if the cost's
-    closure, a global that its code names, or a field of its object holds another object than at the last call. It does
+    closure, a global that its code names, or a field of its object holds another object than at compilation. It does
     not see a list or NumPy array changed in place, a changed global of another module, or changed data of a cost that
     `jax.jit` wraps. Pass data that change as args.
 
-    Interruption: a run with `callback`, `seconds` or `progress` returns to the host after each chunk. If the callback
-    or the cost raises an exception, or Ctrl-C raises KeyboardInterrupt, this exception has an attribute `state`.
-    `minimize(..., state=error.state)` continues from this state bit for bit. The attribute is None if the run has no
-    state yet. A plain run is one compiled call, so Ctrl-C takes effect only at its end.
+    Interruption: a run with `callback`, `seconds` or `progress` returns to the host after each chunk. If an exception
+    from the callback, the running cost or Ctrl-C ends such a run, the exception has an attribute `state`: the state
+    after the last complete chunk. `minimize(..., state=error.state)` continues from this state bit for bit. The
+    attribute is None if the run has no state yet. A plain run returns to the host only at its end, so Ctrl-C takes
+    effect only then.
 
-    Differentiation: `jax.grad` and `jax.jvp` apply to `v`, `best_v` and `cost` of the solution. The trajectory has no
-    derivatives.
+    Differentiation: `jax.grad` and `jax.jvp` apply to `v`, `cost`, `best_v`, `best_cost` and `aux` of the solution. The
+    trajectory has no derivatives.
 
     - "implicit" differentiates with respect to `args` and to arrays in the cost's closure, by the implicit function
-      theorem. The derivatives are exact at a minimum with an invertible Hessian, and 0 with respect to v₀ and the rule.
-      They are NaN unless Newton's equation predicts a minimum within r^⅔ · max(1, ‖v‖) of v, with r = gradient_rtol of
-      `Stop`. For the derivatives of a fixed number of updates, use "unroll". Do not differentiate with respect to
-      arrays in the closure of an optax rule or of `record.function`.
+      theorem. The derivatives are exact at a minimum with an invertible Hessian. They are NaN unless Newton's equation
+      predicts a minimum within r^⅔ · max(1, ‖v‖) of v, with r = gradient_rtol of `stop`, by default eps^¾. The
+      derivatives with respect to v₀ and the rule are 0. For the derivatives of a fixed number of updates, use "unroll".
+      Do not differentiate with respect to arrays in the closure of an optax rule or of `record.function`.
       With bounds, the variables that end on a bound move only with that bound, and the theorem holds for the others.
       The bounds have derivatives too.
       A run with batches does not end at a minimum, so its derivatives raise an error.
@@ -135,10 +136,11 @@ def minimize(
         v0: The start: any pytree of real floating-point arrays. With `state`, pass None.
         rule: One of jaxgd's rules, such as `gradient_descent(0.1)`, or any optax transformation.
         args: Further arguments of the cost: a tuple of arrays, numbers or pytrees of them; by default empty.
-        max_steps: The largest number of updates in this call, at least 0. With 0, only C(v₀) and ∇C(v₀) are evaluated.
-        stop: The stopping tests, made after each update. "auto" (default) tests for ‖∇C‖ ≤ eps^¾ ‖∇C(v₀)‖, which a
-            check at the end must confirm (see `Stop`), for divergence and for a stall. With "unroll" or batches,
-            "auto" means None. With None, exactly `max_steps` updates are made, unless C becomes infinite or NaN.
+        max_steps: The largest number of updates in this call, at least 0. With 0, C and ∇C are evaluated at the start.
+        stop: The stopping tests, made at the start and after each update. "auto" (default) tests for
+            ‖∇C‖ ≤ eps^¾ ‖∇C(v₀)‖, which a check must confirm (see `Stop`), for divergence and for a stall. With
+            "unroll" or batches, "auto" means None. With None, exactly `max_steps` updates are made, unless C becomes
+            infinite or NaN.
         record: The parts of the path to record. "auto" (default) is `Record()`, or None with "unroll". With None,
             nothing is recorded and `best_v` is the last v.
         callback: A function of the `Solution` so far, called on the host before the first update and after each chunk.
@@ -176,8 +178,8 @@ def minimize(
             batches.
 
     Returns:
-        The end of the descent, as a `Solution`. NaN at v₀, or a traced hyperparameter or bound that is out of range,
-        raises no error: `solution.outcome` reports it.
+        The end of the descent, as a `Solution`. A C or ∇C that is infinite or NaN at v₀ raises no error, nor does a
+        traced hyperparameter or bound that is out of range: `solution.outcome` reports it.
 
     Raises:
         ShapeError: If the cost does not return one real scalar, or a pair with `has_aux`; if v0 holds no variable, or
@@ -374,7 +376,7 @@ def _differentiable(
     solution: Solution[V],
     box: Bounds | None,
 ) -> Solution[V]:
-    """Return the solution as a function of args, by the implicit function theorem."""
+    """Return the solution as a function of args and the bounds, by the implicit function theorem."""
     rtol = None if stop is None else stop.gradient_rtol
     if rtol is None:
         rtol = default_stop(jnp.result_type(*tree_leaves(solution.v))).gradient_rtol

@@ -25,7 +25,7 @@ _CHUNK_SECONDS = 0.1
 
 
 class Watch(NamedTuple):
-    """The arguments of `minimize` that need the host: `callback`, `chunk`, `seconds` and `progress`."""
+    """The arguments of `minimize` for the loop on the host: `callback`, `chunk`, `seconds` and `progress`."""
 
     callback: Callable[[Any], bool | None] | None
     chunk: int | None
@@ -56,7 +56,7 @@ def run_in_chunks(
     Args:
         watch: The caller's options.
         start: A function that returns the carry before the first update.
-        advance: A function that continues a carry until this run has made a given number of updates.
+        advance: A function that continues a carry until a test is met or this run has made a given number of updates.
         solution: A function of a carry, the number of updates before this run, and a flag that is True at the end of
             the run. It returns the solution.
         max_steps: The largest number of updates.

@@ -1,4 +1,4 @@
-"""The loop that every descent runs."""
+"""The compiled loop of `minimize`, and its parts for the methods of `Descent`."""
 
 import functools
 from typing import Any, NamedTuple
@@ -46,7 +46,7 @@ from jaxgd.typed import Generic, V, tree_map
 
 # The code of a run that starts with ‖∇C‖ within its tolerance, until the loop has checked for a minimum.
 _UNCHECKED = -1
-# If a check finds no minimum near v, ‖∇C‖ must fall to this fraction of its value before the next check.
+# If a check finds no minimum near v, ‖∇C‖ − gradient_atol must fall to this fraction of its value before the next one.
 _SMALLER = 0.1
 
 
@@ -57,11 +57,12 @@ class Carry(NamedTuple, Generic[V]):
         state: The state of the descent.
         i: The number of updates in this run. Under vmap, it is one number for the batch, exact if `even` is True.
         first: The number of updates before this run.
-        even: False if the elements of a batch have made different numbers of updates, because some paused at a test.
-        code: The `Reason` as an integer, RUNNING until a test is met.
+        even: True if no element of a batch has made more than i updates. An element that pauses at a test falls behind.
+        code: The `Reason` as an integer, RUNNING or _UNCHECKED until a test is met.
         every: The number of updates between two recorded entries, one number for the whole batch.
         buffers: The recorded entries; None if nothing is recorded.
-        eigenvector: The eigenvector of the latest sharpness, where the next search starts; None if it is not recorded.
+        eigenvector: The eigenvector of the latest sharpness, where the next search starts. It is 0 before the first
+            search, and None if sharpness is not recorded.
         gradient_norm: ‖∇C‖ at the end, and its tolerance; None without a test of the gradient.
         bounds: The bounds of the variables; None without bounds.
     """
@@ -166,10 +167,11 @@ def step_once(
 def _run_updates(
     config: StaticConfig, rule: Rule | None, stop: Stop | None, carry: Carry[V], args: tuple[Any, ...], limit: ArrayLike
 ) -> Carry[V]:
-    """Make updates until every batch element meets a test, a check of progress is due, or the limit is reached.
+    """Make updates until every batch element meets a test, or one running element must leave the loop.
 
-    The loop also ends when the buffers are full. It makes only one update if it is the first of the descent, or if
-    `limits.plain` is false. A loop that does not evaluate C also ends when ‖∇C‖² overflows.
+    An element must leave the loop when it reaches the limit, its check of progress is due or its buffers are full. It
+    must leave after one update if this is the first of its descent, or if its `limits.plain` is false. If the loop does
+    not evaluate C, an element must also leave when its ‖∇C‖² overflows.
     """
     done = carry.state.step - carry.first
     left = limit - done
@@ -188,8 +190,8 @@ def _run_updates(
     limit = i + least_element(jnp.where(running, jnp.minimum(most, left), limit))
 
     def alive(c: Carry[V]) -> Array:
-        # Make at least one update. Otherwise the outer loop could repeat this loop forever if rounding makes this test
-        # differ from its own.
+        # Make at least one update. Rounding may make this test end the loop although the outer loop finds no test met.
+        # Without an update, the outer loop would then run this loop again forever.
         state = with_reduced_gradient(bounds, c.state)
         return running & (may_go_on(stop, limits, state, follows) | (c.i == carry.i))
 
@@ -235,7 +237,8 @@ def _check_tests(
                 steps = step_of(config, rule, s, args, c.bounds)[0]
             changes = steps if c.bounds is None else subtract(landing(c.bounds, s.v, steps), s.v)
             still = ~moves(s.v, changes)
-            # A zero step of these rules is no stall: a schedule may begin with 0, an optimizer may first sum gradients.
+            # A zero step of these rules is no stall: a schedule may begin with 0, and an optax rule may first sum
+            # gradients.
             waiting = ~any_nonzero(steps) if rule is None or rule.spec.may_step_zero else False
             return still & ~jnp.asarray(waiting)
 
@@ -347,6 +350,6 @@ def _entry(
 
 
 def _first_direction(vector: V) -> V:
-    """Return the first direction of the search: the last eigenvector, or all ones if it is zero."""
+    """Return the first direction of the search: the latest eigenvector, or all ones if it is zero, as at entry 0."""
     length = norm(vector)
     return tree_map(lambda x: jnp.where(length > 0, x, jnp.ones_like(x)), vector)

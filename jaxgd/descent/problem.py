@@ -1,4 +1,4 @@
-"""Checks of minimize's arguments, before anything runs."""
+"""Checks of minimize's arguments before anything runs, and the static configuration of a run."""
 
 import dataclasses
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def require_problem(
     has_aux: bool,
     batches: object,
 ) -> tuple[VField, tuple[Any, ...]]:
-    """Return v0 and args as arrays, with the batches in args. Raise unless all arguments of minimize are valid."""
+    """Return the start and the args as arrays, with the batches in args. Raise unless these arguments are valid."""
     require_callable(WHO, "cost", cost, "It takes v and the args.")
     require_rule(WHO, "rule", rule)
     require_count(WHO, "max_steps", max_steps, least=0, most=largest_int())
@@ -124,7 +124,7 @@ def require_batches(batches: object) -> None:
 
 
 def require_sampled_rule(rule: Transformation, v0: Tree) -> None:
-    """Raise if a rule compares the costs of two updates, which belong to different batches."""
+    """Raise if a rule searches with C, because the costs of two updates belong to different batches."""
     searches = (SearchState, NewtonState, WolfeState)
     if isinstance(rule, Rule):
         compares = rule.spec.uses_cost
@@ -202,7 +202,10 @@ def require_state(who: str, state: object) -> None:
 
 
 def require_bounds(bounds: object, v0: Tree) -> Bounds | None:
-    """Return the bounds as trees like v0, in its dtypes; None without bounds. Raise unless they are valid."""
+    """Return the bounds as trees like v0, in its dtypes; None without bounds. Raise unless they are valid.
+
+    The values of traced bounds are not checked.
+    """
     if bounds is None:
         return None
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
@@ -255,7 +258,7 @@ def configured(
     max_steps: int | None,
     has_aux: bool = False,
 ) -> tuple[StaticConfig, Rule | None, tuple[Any, ...]]:
-    """Return the static configuration, the rule if it is a `Rule` or else None, and the args of the configured cost.
+    """Return the static configuration, the rule (None for one of optax), and the args of the configured cost.
 
     Traced arrays in the cost's closure become args, so that JAX can differentiate and map over them.
     """
@@ -274,7 +277,7 @@ def configured(
 
 
 def require_same_rule(who: str, rule: Transformation, state: DescentState[Any]) -> None:
-    """Raise unless the state has the structure that this rule gives it."""
+    """Raise unless `state.rule` has the structure, shapes and dtypes that this rule gives it."""
     require_variables(who, "state.v", state.v)
     if outline(eval_shape(rule.init, state.v)) != outline(state.rule):
         raise RangeError(

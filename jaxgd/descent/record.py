@@ -29,8 +29,8 @@ class Record:
             one `every`, which the longest run sets.
         v: True to record the variables; by default False.
         function: A function of v that returns any pytree of arrays, recorded in each entry; by default None.
-        sharpness: True to record λ_max of the Hessian, at the cost of 31 or more Hessian-vector products per entry;
-            by default False.
+        sharpness: True to record λ_max of the Hessian; by default False. An entry costs 31 or more Hessian-vector
+            products, or one per variable for up to 16 variables.
 
     Example:
         >>> Record(every=10, v=True)
@@ -48,7 +48,7 @@ class Trajectory(NamedTuple, Generic[V]):
 
     The first axis of every array runs over the entries. Under vmap, the batch axes come before it. A plain call returns
     the entries that the run reached. Under `jit` or `vmap` the arrays have a fixed length. Entries after the end of the
-    descent are then NaN, or 0 for whole numbers, and `step` keeps counting.
+    descent are then NaN (0 for whole numbers, False for bools), and `step` keeps counting.
 
     Attributes:
         step: The number of updates before each entry. It includes the updates of earlier runs that this run continues.
@@ -60,8 +60,8 @@ class Trajectory(NamedTuple, Generic[V]):
         v: The variables, a tree like v₀; None if not recorded.
         value: The values of `record.function`; None if not recorded.
         sharpness: The largest eigenvalue λ_max of the Hessian, NaN if it did not converge; None if not recorded.
-        stability: The threshold 2/η, NaN if the rule has no η. Gradient descent is stable while λ_max is below it. None
-            if sharpness is not recorded.
+        stability: The threshold 2/η, NaN for a rule without η or of optax. Gradient descent is stable while λ_max is
+            below it. None if sharpness is not recorded.
     """
 
     step: Int[Array, "*entries"]
@@ -137,7 +137,7 @@ def buffers(record: Record, max_steps: int, entry: Buffers) -> Buffers:
 
 
 def blank(x: Array) -> Array:
-    """Return the value of an entry that is not filled: NaN, or 0 for whole numbers."""
+    """Return the value of an entry that is not filled: NaN, 0 for whole numbers, or False for bools."""
     # Arithmetic with x keeps the result on x's devices.
     if jnp.issubdtype(x.dtype, jnp.inexact):
         return x * 0 + jnp.asarray(jnp.nan, x.dtype)

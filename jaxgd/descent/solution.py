@@ -35,7 +35,7 @@ class Solution(Generic[VField]):
         aux: The cost's second result at v, with `has_aux=True`; otherwise None.
 
     With m mini-batches, `cost` and `gradient` belong to mini-batch `steps` mod m. `best_cost` is the lowest C(v_k) on
-    mini-batch k mod m, over all k.
+    mini-batch k mod m over all k, or `cost` with record=None.
     """
 
     v: VField
@@ -54,7 +54,8 @@ class Solution(Generic[VField]):
         """Return one element of a batch.
 
         Args:
-            i: The index of the element: an int, a traced index, or a tuple of indices for a batch of batches.
+            i: The index of the element: an int, a traced index, or a tuple of indices for a batch of batches. The value
+                of a traced index is not checked.
 
         Returns:
             The solution of this element, with every array indexed by i.

@@ -11,7 +11,8 @@ from jaxgd.typed import Generic, Tree, V, tree_leaves, tree_map
 class DescentState(NamedTuple, Generic[V]):
     """The state of a descent between two updates. It is a pytree, so it works with `scan` and `vmap`, and can be saved.
 
-    Under vmap, the batch axes come first in every array.
+    Under vmap, the batch axes come first in every array. If a run continues with another cost, the best point, `scale`
+    and `size` begin again at v.
 
     Attributes:
         v: The variables.
@@ -27,10 +28,10 @@ class DescentState(NamedTuple, Generic[V]):
             smaller after a check that found no minimum near v.
         scale: max(|C(v₀)|, |C(v₁)|), for the divergence test and the check of a minimum.
         size: ‖v₀‖, for the check of a minimum.
-        cost_before: C before the last update; infinite at the start, or if no test needs it.
-        step_norm: ‖Δv‖ of the last update; infinite at the start, or if no test needs it.
+        cost_before: C before the latest update; infinite at the start, or if no test needs it.
+        step_norm: ‖Δv‖ of the latest update; infinite at the start, or if no test needs it.
         next_look: The number of updates at which progress is checked next.
-        cost_seen: C at the last check of progress.
+        cost_seen: C at the latest check of progress; C at the start before the first check.
     """
 
     v: V
@@ -51,7 +52,7 @@ class DescentState(NamedTuple, Generic[V]):
 
 
 class BatchedArgs(NamedTuple):
-    """The args of a cost that gets a new batch at every update.
+    """The args of a cost that gets another batch at every update.
 
     Attributes:
         batches: All batches: a tree of arrays with a leading axis of length m.
@@ -63,7 +64,7 @@ class BatchedArgs(NamedTuple):
 
 
 def args_at(args: tuple[Any, ...], k: Array | int) -> tuple[Any, ...]:
-    """Return the cost's args after k updates: with batches, batch k mod m and the other args."""
+    """Return the cost's args after k updates: with m batches, batch k mod m and the other args."""
     if not isinstance(args, BatchedArgs):
         return args
     m = len(tree_leaves(args.batches)[0])

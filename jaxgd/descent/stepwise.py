@@ -29,8 +29,8 @@ WHO = "Descent"
 class Descent:
     """The updates and the tests of `minimize` one at a time, for a loop of your own.
 
-    All methods are pure functions of a `DescentState`, and each is compiled on first use. They also work under `jit`,
-    `vmap`, `scan` and `while_loop`.
+    All methods are pure functions, and each is compiled on first use. They also work under `jit`, `vmap`, `scan` and
+    `while_loop`.
 
     A loop `while not done: step` makes the updates of `minimize(…, record=None)` and ends with the same outcome. The
     numbers agree within rounding, which depends on how XLA compiles the loop. On a CPU they agree bit for bit in
@@ -50,7 +50,7 @@ class Descent:
         cost: The function to minimize; `cost(v, *args)` returns one real scalar.
         rule: One of jaxgd's rules, such as `gradient_descent(0.1)`, or any optax transformation.
         stop: The stopping tests: a `Stop`, "auto" (default) as in `minimize`, or None. With None, a descent ends only
-            if C is infinite or NaN.
+            if C is infinite or NaN, or a traced hyperparameter of the rule is out of range.
 
     Example:
         >>> from jaxgd import gradient_descent
@@ -67,7 +67,7 @@ class Descent:
     stop: Stop | Literal["auto"] | None = "auto"
 
     def __post_init__(self) -> None:
-        """Raise unless cost, rule and stop are valid."""
+        """Raise unless cost, rule and stop have valid types."""
         require_callable(WHO, "cost", self.cost, "It takes v and the args.")
         require_rule(WHO, "rule", self.rule)
         resolved_stop(WHO, self.stop, jnp.float32)
