@@ -13,11 +13,13 @@ from jaxgd.descent.loop import Carry
 from jaxgd.descent.problem import WHO
 from jaxgd.descent.solution import Solution
 from jaxgd.descent.state import DescentState
+from jaxgd.descent.update import with_reduced_gradient
 from jaxgd.errors import RangeError, is_traced
 from jaxgd.mesh.processes import decided, spans_processes
 from jaxgd.outcome import Reason
 from jaxgd.progress import progress_line
 from jaxgd.pytree import norm
+from jaxgd.rules.bounds import Bounds
 from jaxgd.typed import V, block_until_ready, jit
 
 # Longest duration of a chunk of fast updates, in seconds, if the caller gives no `chunk`.
@@ -118,7 +120,9 @@ def _finished(carry: Carry[V]) -> Carry[V]:
 
 def _words(carry: Carry[Any]) -> str:
     s = carry.state
-    return f"C = {float(s.cost):.4g}, ‖∇C‖ = {float(_norm(s.gradient)):.4g}"
+    return f"C = {float(s.cost):.4g}, ‖∇C‖ = {float(_norm(carry.bounds, s)):.4g}"
 
 
-_norm = jit(norm)
+@jit
+def _norm(bounds: Bounds | None, s: DescentState[Any]) -> Array:
+    return norm(with_reduced_gradient(bounds, s).gradient)

@@ -265,3 +265,12 @@ def test_later_callbacks_compile_nothing_and_progress_is_one_line(compiled, monk
             assert "\n" not in last
         else:
             assert last == ""
+
+
+def test_progress_shows_the_norm_that_the_gradient_test_uses(monkeypatch):
+    """At the bound 0.5, the gradient points out of the box, so the reduced gradient is 0."""
+    monkeypatch.setattr(sys, "stderr", stream := Terminal())
+    options = {"max_steps": 9, "bounds": (0.5, None), "stop": None, "record": None, "progress": True}
+    solution = minimize(valley, jnp.ones(2), gradient_descent(0.25), **options)
+    assert solution.gradient.tolist() == [1, 1]
+    assert stream.getvalue().strip().endswith("‖∇C‖ = 0]")
