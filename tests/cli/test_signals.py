@@ -49,7 +49,7 @@ def lines_of(process):
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_at_any_moment_ends_the_command_with_one_line(tmp_path, name):
+def test_a_signal_at_any_moment_ends_the_command_without_a_traceback(tmp_path, name):
     number, rng = getattr(signal, name), random.Random(name)
     word = "interrupted" if name == "SIGINT" else f"stopped by {name}"
     ends = collections.Counter()
