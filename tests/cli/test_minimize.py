@@ -150,7 +150,7 @@ MISUSED = {
     "a hyperparameter for a rule without any": (("valley", "--rule", "newton", "--eta", 1), "takes no hyperparameter"),
     "a hyperparameter of another rule": (("valley", "--rule", "nesterov", "--dt", 1), "takes only --eta and --mu"),
     "no such rule": (("valley", "--rule", "magic"), "rule"),
-    "steps below 0": (("valley", "--max-steps", -1), "max_steps"),
+    "max_steps below 0": (("valley", "--max-steps", -1), "max_steps"),
     "a text file as picture": (("valley", "--plot", "valley.txt"), ".png"),
     "a picture in a missing folder": (("valley", "--plot", "nowhere/valley.png"), "nowhere does not exist"),
     "a folder as picture": (("valley", "--plot", "folder.html"), "got the folder folder.html"),

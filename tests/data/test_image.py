@@ -205,7 +205,7 @@ def test_an_enlarged_drawing_is_restored(seed, tmp_path):
 
 def test_enlarged_small_digits_are_restored():
     """The mean error is 15 of 255, because large gray areas do not count as ink. A shift by one pixel gives an error
-    five times as large.
+    almost five times as large.
     """
     images = load_dataset("digits").test.images
     frame = frame_of(images)
