@@ -24,7 +24,7 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Hypothesis draws the same examples in every run and stores none on disk, so that no test depends on chance. An example
-# has no deadline, because JAX compiles for each new shape, which makes the first example slow.
+# has no deadline, because JAX compiles for each new shape, which makes its first example slow.
 hypothesis.settings.register_profile(
     "jaxgd",
     deadline=None,
@@ -39,7 +39,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("jaxgd")
 
-# Install the hook that checks annotations before the first import of jaxgd's modules, so no line above may import one.
+# Install the hook that checks annotations. It affects only later imports, so no line above may import jaxgd's modules.
 # The command line is excluded, because its parser reads the annotations of its dataclasses as written. A machine with
 # a GPU may lack beartype.
 if importlib.util.find_spec("beartype"):
@@ -83,11 +83,11 @@ def x64():
 
 @pytest.fixture
 def seed(request):
-    """Return a number that is the same in every run and differs between tests."""
+    """Return a number that depends only on the name of the test and its parameters."""
     return zlib.crc32(request.node.name.encode())
 
 
-_NO_MNIST = "JAXGD_TEST_MNIST is not set: it names a folder with MNIST's four genuine files"
+_NO_MNIST = "JAXGD_TEST_MNIST is not set. Set it to a folder with MNIST's four genuine files"
 
 
 @pytest.fixture(scope="session")
@@ -109,8 +109,8 @@ def compile_quickly():
     if fast:
         quick = "--xla_cpu_parallel_codegen_split_count=1"
         if jax.__version_info__ < (0, 11):
-            # XLA's old emitters take half the time of its new ones. jaxlib 0.12 no longer has this flag, and XLA ends
-            # the process at an unknown flag.
+            # XLA's old emitters compile in half the time of its new ones. Newer versions of jaxlib may lack this flag,
+            # as 0.12 does, and XLA ends the process at an unknown flag.
             quick += " --xla_cpu_use_fusion_emitters=false"
         os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}"
 
@@ -136,7 +136,7 @@ def keep_programs(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    # xdist starts its processes after this hook.
+    # This hook can still change the number of processes, because xdist starts them later.
     if gpu_run.is_requested(config):
         gpu_run.use_one_process(config)
 
@@ -146,7 +146,7 @@ def pytest_configure(config):
     if gpu_run.is_requested(config):
         config.pluginmanager.register(gpu_run.GpuRun(config))
     else:
-        # JAX reads the flags when a test first uses JAX.
+        # These settings are early enough, because XLA reads its flags when a test first uses JAX.
         compile_quickly()
         keep_programs(config)
 

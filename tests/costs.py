@@ -1,4 +1,4 @@
-"""Cost functions from the literature, independent of those in jaxgd, with their reference values."""
+"""Cost functions from the literature, independent of those in jaxgd, with reference values; and a quadratic cost."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The compilation cache speeds up later commands, and never makes a run fail."""
+"""Commands reuse the programs that earlier commands compiled. A damaged or unusable cache never makes a run fail."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def settings():
         jax.config.update(name, value)
 
 
-def test_each_processor_has_its_own_cache_folder(settings, monkeypatch, tmp_path):
+def test_each_kind_of_processor_has_its_own_cache_folder(settings, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(compiled, "_processor_id", lambda: "this one")
     compiled.enable_compilation_cache()
@@ -45,16 +45,16 @@ def test_the_processor_id_depends_on_flags_and_not_on_clock_speed(monkeypatch):
 
 
 WHY = [
-    *("user's own folder", "cache disabled", "unknown processor", "folder cannot be made", "folder open to others"),
-    "no home folder",
+    *("folder set by the user", "cache disabled", "unknown processor", "folder cannot be made", "no home folder"),
+    "folder that others may write to",
 ]
 
 
 @pytest.mark.parametrize("why", WHY)
-def test_each_reason_leaves_the_cache_setting_unchanged(settings, monkeypatch, tmp_path, why):
+def test_each_reason_not_to_cache_leaves_the_cache_folder_setting_unchanged(settings, monkeypatch, tmp_path, why):
     monkeypatch.setenv("HOME", str(tmp_path))
     before = None
-    if why == "user's own folder":
+    if why == "folder set by the user":
         before = str(tmp_path / "own")
         jax.config.update("jax_compilation_cache_dir", before)
     elif why == "cache disabled":
@@ -67,7 +67,7 @@ def test_each_reason_leaves_the_cache_setting_unchanged(settings, monkeypatch, t
             raise RuntimeError("Could not determine home directory.")
 
         monkeypatch.setattr(Path, "expanduser", expanduser)
-    elif why == "folder open to others":
+    elif why == "folder that others may write to":
         monkeypatch.setattr(compiled, "_processor_id", lambda: "this one")
         folder = tmp_path / ".cache/jaxgd/programs/this one"
         folder.mkdir(parents=True)
@@ -80,7 +80,7 @@ def test_each_reason_leaves_the_cache_setting_unchanged(settings, monkeypatch, t
 
 @pytest.mark.slow
 def test_stored_programs_give_the_same_bits(tmp_path):
-    """If stored programs are damaged or unreadable, JAX warns, and the bits stay the same."""
+    """If stored programs are damaged or unreadable, JAX warns, and the trained network is the same bit for bit."""
     environment = os.environ | {"HOME": str(tmp_path), "JAX_ENABLE_COMPILATION_CACHE": "true"}
 
     def run(name, warning=""):
@@ -104,4 +104,4 @@ def test_stored_programs_give_the_same_bits(tmp_path):
     for path in programs:
         path.unlink()
         path.mkdir()
-    assert run("in the way", "Error reading persistent compilation cache entry") == first
+    assert run("folders instead of programs", "Error reading persistent compilation cache entry") == first

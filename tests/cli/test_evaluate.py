@@ -31,7 +31,7 @@ def test_accuracy_and_cost_equal_those_in_the_history(jaxgd, run_folder, split):
 
 
 def answers_of(path):
-    """Return the network's answers to the test images of digits, the images' labels, and each answer's activation."""
+    """Return a network's answers to the test images of digits, the images' labels, and each answer's activation."""
     images, labels = load_dataset("digits").test
     a = np.asarray(feedforward(load_network(path), jnp.asarray(images.reshape(300, -1) / 255, jnp.float32)))
     return a.argmax(1), labels, a.max(1)
@@ -143,7 +143,10 @@ def write_digits(folder, names, *, emnist):
 
 
 def test_files_in_emnists_conventions_train_the_same_network(jaxgd):
-    """Resume, evaluate and predict read the data as the run did, and give the labels of the files."""
+    """`train --resume`, `evaluate` and `predict` read the data as the run did.
+
+    `evaluate` and `predict` print the labels of the files.
+    """
     write_digits("plain", "", emnist=False)
     write_digits("letters", "emnist-letters-", emnist=True)
     stated = ("--labels-from", 1, "--transpose")

@@ -1,4 +1,4 @@
-"""After SIGKILL at any moment, a run can be resumed, and its result equals the uninterrupted run bit for bit."""
+"""A run that is killed at random times and resumed equals an uninterrupted run bit for bit."""
 
 import os
 import random
@@ -24,9 +24,9 @@ def finish(process):
 
 
 def kill_and_resume(tmp_path, *, epochs, kills, seed):
-    """Kill and resume a run at random times, and compare it with a run without kills.
+    """Kill a run at random times, resume it after each kill, and compare it with a run without kills.
 
-    Return the number of recorded epochs at each kill.
+    Return the number of epochs recorded at each kill, or None if metrics.jsonl did not exist yet.
     """
     every = ("--checkpoint-every", "1")
     new = (*every, "--epochs", str(epochs), "--seed", "3", "--run-dir")

@@ -53,7 +53,7 @@ SPEC = RuleSpec("sign_step", build)
 """
 
 
-def test_one_file_and_one_entry_add_a_rule_to_minimize_and_to_the_command(jaxgd, tmp_path, monkeypatch):
+def test_one_file_and_one_entry_add_a_rule_to_the_library_and_to_the_command(jaxgd, tmp_path, monkeypatch):
     """An entry in RULES adds the rule to --rule and to `jaxgd.rules`, and its new hyperparameter to the options."""
     (tmp_path / "toy.py").write_text(TOY)
     monkeypatch.syspath_prepend(tmp_path)
@@ -61,7 +61,8 @@ def test_one_file_and_one_entry_add_a_rule_to_minimize_and_to_the_command(jaxgd,
     eta = RULES["gradient_descent"].hyperparams[0]
     monkeypatch.setitem(RULES, "sign_step", Entry("sign_step", "toy", (eta, power)))
     importlib.import_module("jaxgd.cli.command")
-    for module in ("jaxgd.cli.minimize", "jaxgd.cli.command"):  # the command imports them again, as a new process would
+    # The command imports these modules again, as a new process would, and so reads the changed RULES.
+    for module in ("jaxgd.cli.minimize", "jaxgd.cli.command"):
         monkeypatch.delitem(sys.modules, module)
     text = " ".join(jaxgd("minimize", "--help").out.split())
     assert "gradient-flow,sign-step}" in text
@@ -140,21 +141,21 @@ MISUSED = {
     "no such cost": (("ackley",), "got 'ackley'"),
     "no such file": (("nowhere.py::cost", "--start", 1), "is not a file"),
     "no such function": (("own.py::coast", "--start", 1), "Did you mean cost?"),
-    "no function": (("own.py", "--start", 1), "name the function too"),
-    "a number": (("own.py::number", "--start", 1), "must be a function, got int"),
+    "no name of a function": (("own.py", "--start", 1), "name the function too"),
+    "a number instead of a function": (("own.py::number", "--start", 1), "must be a function, got int"),
     "no start": (("own.py::cost",), "--start"),
     "a start too short": (("rosenbrock", "--start", 1), "expects 2 variables"),
     "eta 0": (("valley", "--eta", 0), "eta"),
     "mu 1": (("valley", "--rule", "heavy-ball", "--mu", 1), "mu"),
-    "a rule without hyperparameters": (("valley", "--rule", "newton", "--eta", 1), "takes no hyperparameter"),
+    "a hyperparameter for a rule without any": (("valley", "--rule", "newton", "--eta", 1), "takes no hyperparameter"),
     "a hyperparameter of another rule": (("valley", "--rule", "nesterov", "--dt", 1), "takes only --eta and --mu"),
     "no such rule": (("valley", "--rule", "magic"), "rule"),
-    "steps below 0": (("valley", "--max-steps", -1), "max_steps"),
-    "no picture": (("valley", "--plot", "valley.txt"), ".png"),
-    "a picture in no folder": (("valley", "--plot", "nowhere/valley.png"), "nowhere does not exist"),
+    "max_steps below 0": (("valley", "--max-steps", -1), "max_steps"),
+    "a text file as picture": (("valley", "--plot", "valley.txt"), ".png"),
+    "a picture in a missing folder": (("valley", "--plot", "nowhere/valley.png"), "nowhere does not exist"),
     "a folder as picture": (("valley", "--plot", "folder.html"), "got the folder folder.html"),
-    "a test without tests": (("valley", "--no-stop", "--target", 1), "--target is a stopping test"),
-    "not a scalar": (("own.py::sides", "--start", 1, 2), "one real scalar"),
+    "--target with --no-stop": (("valley", "--no-stop", "--target", 1), "--target is a stopping test"),
+    "a cost that is not a scalar": (("own.py::sides", "--start", 1, 2), "one real scalar"),
 }
 
 
@@ -198,7 +199,7 @@ def test_figures_are_written(jaxgd, tmp_path, name):
     content = (tmp_path / f"valley.{ending}").read_bytes()
     assert len(content) > 10_000
     assert {"png": b"\x89PNG", "svg": b"<svg", "html": b"Plotly.newPlot"}[ending] in content
-    if ending != "png":  # matplotlib writes the words of an SVG figure as comments too
+    if ending != "png":  # matplotlib draws the words of an SVG figure, and repeats them in comments
         assert b"known minimum" in content
         assert b"): converged after " in content
     assert not list(tmp_path.glob(".*"))

@@ -269,7 +269,7 @@ ENCODINGS = {
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_output_is_readable_in_every_encoding(jaxgd, monkeypatch, encoding):
-    """A file name that is not UTF-8 keeps its bytes on stdout."""
+    """A file name that is not UTF-8 keeps its bytes if `print` writes it; an error message shows escapes."""
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
 
     def run(*argv):
@@ -342,7 +342,10 @@ def test_a_closed_pipe_is_not_an_error():
 
 
 def test_a_full_disk_keeps_the_saved_run(jaxgd, monkeypatch):
-    """A write without disk space prints one line and returns status 1. The run resumes from its last save."""
+    """The command ends with status 1 and names the command that resumes the run.
+
+    The resumed run gives the network of an uninterrupted run.
+    """
     from jaxgd import run_folder as module
 
     real, writes = module.RunFolder.append_metrics, []

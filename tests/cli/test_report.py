@@ -60,7 +60,7 @@ def test_the_command_line_has_the_settings(completed, options, words):
     assert ("JAX_" in training_command(config | options, Path("s"))) == ("made_with" in options)
 
 
-def test_the_command_line_leaves_out_the_usual_folder_of_data(completed, monkeypatch):
+def test_the_command_line_leaves_out_the_default_folder_of_data(completed, monkeypatch):
     config = RunFolder.open(completed).config | {"data": "mnist", "data_dir": "/usual"}
     monkeypatch.setenv("JAXGD_DATA_DIR", "/usual")
     assert "--data-dir" not in training_command(config, Path("s"))
@@ -100,7 +100,7 @@ def change_data():
         (move_data, "If the data have moved: jaxgd report run --data FOLDER", 'id="confusion"'),
         (change_data, f"was trained on: expected the SHA-256 {'0' * 64}", ""),
     ],
-    ids=["checkpoints", "metrics", "bad metrics", "data", "other data"],
+    ids=["no checkpoints", "no metrics", "damaged metrics", "no data", "other data"],
 )
 def test_a_missing_or_damaged_part_is_noted_in_the_page_and_on_standard_error(jaxgd, run_folder, damage, note, lacking):
     damage()

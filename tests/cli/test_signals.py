@@ -12,14 +12,17 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")]
 
 # Python itself handles a signal that comes before the first line of the command.
 START = "import sys; from jaxgd.cli import main; print('ready', flush=True); {}; sys.exit(main())"
 
 
 def start(*argv, before="0", shell=(), **options):
-    """Start the command, through the program `shell` if given, and return when the first line of the command runs."""
+    """Start the command, through the program `shell` if given, and return its process when `main` is about to run.
+
+    The process runs the Python code `before` first.
+    """
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
     process = subprocess.Popen([*shell, sys.executable, "-c", START.format(before), *map(str, argv)], **options)
     assert process.stdout.readline() == "ready\n"
@@ -46,7 +49,7 @@ def lines_of(process):
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_at_any_moment_ends_the_command_with_one_line(tmp_path, name):
+def test_a_signal_at_any_moment_ends_the_command_without_a_traceback(tmp_path, name):
     number, rng = getattr(signal, name), random.Random(name)
     word = "interrupted" if name == "SIGINT" else f"stopped by {name}"
     ends = collections.Counter()
@@ -68,7 +71,7 @@ def test_a_signal_at_any_moment_ends_the_command_with_one_line(tmp_path, name):
 
 
 def test_the_second_signal_does_not_wait_for_the_epoch(tmp_path):
-    """The main thread runs C++ during the whole epoch, so it cannot handle the first signal before the epoch ends."""
+    """The main thread runs C++ during the whole epoch, so another thread must handle both signals."""
     process = start(
         "train", "--kernel=xla", "--batch-size", 1, "--sizes", 64, 2000, 2000, 10, "--run-dir", tmp_path / "run"
     )
@@ -122,7 +125,7 @@ def test_a_signal_while_the_figure_is_drawn_names_the_command_to_draw_it(tmp_pat
 
 
 def test_a_signal_ends_a_command_whose_output_nobody_reads(tmp_path):
-    """`jaxgd train 2>&1 | less`: the pipe is full, and every write to it would wait."""
+    """`jaxgd train 2>&1 | less`: the pipe is full, so every write to it waits."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with contextlib.suppress(BlockingIOError):

@@ -17,7 +17,7 @@ LINE = re.compile(
 )
 
 
-def test_a_sweep_prints_a_line_per_eta_and_continues_with_the_same_command(jaxgd):
+def test_a_sweep_prints_a_line_per_eta_and_a_completed_sweep_prints_them_again(jaxgd):
     answer = jaxgd("sweep", *SHORT, "--folder", "my sweep", "--keep", "best", 1, "--plot", "a.png")
     assert answer.status == 0
     found = [LINE.fullmatch(line).groups() for line in answer.out.splitlines()]

@@ -85,7 +85,7 @@ def test_activations_cost_and_l2_are_recorded_and_resumed(jaxgd):
 
 
 def test_help_names_every_cost_and_activation():
-    """The help is printed before JAX is imported, so its text is written by hand."""
+    """The help text is written by hand, because importing the names would import JAX. So it could lack a name."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         main(["train", "--help"])
@@ -255,7 +255,7 @@ def test_ctrl_c_saves_and_prints_how_to_resume(jaxgd, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
-def test_other_signals_save_too(jaxgd, monkeypatch, name, status):
+def test_sigterm_and_sighup_save_too(jaxgd, monkeypatch, name, status):
     from jaxgd.cli.reporter import Reporter
 
     show = Reporter.show
@@ -281,7 +281,7 @@ def test_other_signals_save_too(jaxgd, monkeypatch, name, status):
 
 
 def test_a_signal_that_the_parent_ignores_stays_ignored(jaxgd, monkeypatch):
-    """nohup and shells that start a job in the background ignore signals."""
+    """nohup makes the command ignore SIGHUP, and a shell script makes its background jobs ignore SIGINT."""
     from jaxgd.cli.reporter import Reporter
 
     show = Reporter.show
@@ -295,7 +295,7 @@ def test_a_signal_that_the_parent_ignores_stays_ignored(jaxgd, monkeypatch):
 
 
 def test_a_closed_output_saves_and_stops(jaxgd, monkeypatch):
-    """`jaxgd train | head -1`: the run keeps its epochs, and the exit status is 1."""
+    """`jaxgd train | head -1`: the run saves the epochs that it has made, and the exit status is 1."""
 
     class Closed(io.StringIO):
         def write(self, text):
@@ -482,13 +482,13 @@ def test_an_existing_run_folder_is_refused_and_unchanged(jaxgd, run_folder):
 
 MISUSE = {
     "sizes empty": (["--sizes"], "sizes must hold"),
-    "one layer": (["--sizes", 64], "at least one layer"),
+    "one size": (["--sizes", 64], "at least one layer"),
     "zero width": (["--sizes", 64, 0, 10], "must be at least 1, got 0"),
     "negative width": (["--sizes=64", "-3", 10], "-3"),
     "inputs do not fit": (["--sizes", 784, 30, 10], "does not fit digits: its images are 8×8"),
     "outputs do not fit": (["--sizes", 64, 30, 12], "10 classes"),
     "batch size 0": (["--batch-size", 0], "between 1 and 1197"),
-    "batch size beyond": (["--batch-size", 1198], "between 1 and 1197"),
+    "batch size above the training examples": (["--batch-size", 1198], "between 1 and 1197"),
     "batch size no number": (["--batch-size", "all"], "batch-size"),
     "eta 0": (["--eta", 0], "above 0"),
     "eta negative": (["--eta", -1], "above 0"),
@@ -499,16 +499,16 @@ MISUSE = {
     "epochs beyond the counters": (["--epochs", 10**30], "between 1 and 17895697"),
     "epochs beyond the counters, full batch": (["--epochs", 2**31, "--batch-size", "full"], "between 1 and 2147483647"),
     "resume to epochs beyond the counters": (["--resume", "run", "--epochs", 10**8], "between 1 and 17895697"),
-    "folder of data sets for digits": (["--data-dir", "."], "--data-dir must be left out, because digits comes with"),
-    "folder of data sets for a folder": (["--data", "./mine", "--data-dir", "."], "because ./mine is a folder of its"),
-    "resume digits in a folder of data sets": (["--resume", "run", "--data-dir", "."], "must be left out"),
+    "--data-dir with digits": (["--data-dir", "."], "--data-dir must be left out, because digits comes with"),
+    "--data-dir with a folder of data": (["--data", "./mine", "--data-dir", "."], "because ./mine is a folder of its"),
+    "--data-dir to resume a run on digits": (["--resume", "run", "--data-dir", "."], "must be left out"),
     "a run folder whose name is not UTF-8": (["--run-dir", "\udcff"], "--run-dir must be a path in UTF-8, got "),
-    "plot into a folder": (["--plot", "run/folder.png", "--run-dir", "x"], "--plot must be a file, got the folder run"),
-    "checkpoints never": (["--checkpoint-every", 0], "at least 1"),
+    "plot is a folder": (["--plot", "run/folder.png", "--run-dir", "x"], "--plot must be a file, got the folder run"),
+    "checkpoint-every 0": (["--checkpoint-every", 0], "at least 1"),
     "patience 0": (["--patience", 0], "--patience must be at least 1, got 0"),
-    "records never": (["--record-every", 0], "--record-every must be at least 1, got 0"),
+    "record-every 0": (["--record-every", 0], "--record-every must be at least 1, got 0"),
     "an unknown record": (["--record", "loss"], "--record must be sharpness or gradient-norms, got 'loss'"),
-    "from nothing": (["--from", "nowhere"], "--from must be a run folder or a .safetensors file, got nowhere"),
+    "from a missing path": (["--from", "nowhere"], "--from must be a run folder or a .safetensors file, got nowhere"),
     "from another file": (["--from", "run/config.json", "--run-dir", "x"], "is damaged or not a safetensors file"),
     "from with sizes": (["--from", "run", "--sizes", 64, 10, "--scheme", "scaled"], "leave out --sizes, --scheme"),
     "from with an activation": (["--from", "run", "--activation", "tanh"], "leave out --activation"),
@@ -517,12 +517,12 @@ MISUSE = {
         f"--activation must be one of {', '.join(ACTIVATIONS)}, got 'gelu'",
     ),
     "three activations": (["--activation", "tanh", "tanh", "tanh"], "one for each of the 2 layers, got 3"),
-    "softmax inside": (["--activation", "softmax"], "--activation softmax is only for the last layer"),
+    "softmax in a hidden layer": (["--activation", "softmax"], "--activation softmax is only for the last layer"),
     "no such cost": (["--cost", "hinge"], f"--cost must be {' or '.join(COSTS)}, got 'hinge'."),
     "cross-entropy of tanh": (["--cost", "cross-entropy", "--activation", "tanh"], "needs outputs between 0 and 1"),
     "l2 negative": (["--l2", -1], "l2 must be a finite number, 0 or more, got -1.0"),
     "l2 NaN": (["--l2", "nan"], "l2 must be a finite number, 0 or more, got nan"),
-    "from does not fit": (
+    "from a network that does not fit the data": (
         ["--from", "run", "--data", "./small"],
         "sizes [64, 30, 10] and does not fit small: its images",
     ),
@@ -532,19 +532,19 @@ MISUSE = {
     "no such folder": (["--data", "./cifar"], "cifar"),
     "no such flag": (["--learning-rate", 1], "--learning-rate"),
     "no such command": (None, "trian"),
-    "resume nothing": (["--resume", "nowhere"], "not a run folder"),
+    "resume a missing path": (["--resume", "nowhere"], "not a run folder"),
     "resume with other settings": (["--resume", "run", "--eta", 1], "leave out --eta"),
     "resume to fewer epochs": (
         ["--resume", "run", "--epochs", 1],
         "--epochs must be at least 2, the epochs that run already has, got 1",
     ),
     "run folder under a file": (["--run-dir", "run/config.json/x"], "run/config.json"),
-    "plot elsewhere": (["--plot", "absent/x.png"], "absent does not exist"),
+    "plot in a missing folder": (["--plot", "absent/x.png"], "absent does not exist"),
     "plot in place of the run folder": (
         ["--plot", "x.png", "--run-dir", "./x.png"],
         "--plot must differ from --run-dir",
     ),
-    "plot of another kind": (["--plot", "x.jpg"], ".png, .svg or .pdf"),
+    "plot with another ending": (["--plot", "x.jpg"], ".png, .svg or .pdf"),
 }
 
 

@@ -1,4 +1,7 @@
-"""Labels that do not start at 0, or transposed images, give a warning or an error. Arguments correct the data."""
+"""Labels that do not start at 0 and transposed digits give a warning, and names with EMNIST an error.
+
+Arguments correct the data.
+"""
 
 import warnings
 

@@ -32,7 +32,7 @@ def test_a_dataset_is_frozen():
         dataset.name = "yours"
 
 
-def test_counts_must_be_equal():
+def test_counts_of_images_and_labels_must_be_equal():
     with pytest.raises(DataError, match=r"test: .*3 images in a.gz and 2 labels in b.gz"):
         make_part("test", part(3).images, part(2).labels, images_name="a.gz", labels_name="b.gz")
 

@@ -124,7 +124,7 @@ def test_without_a_network_the_error_names_the_files_to_get(tmp_path, monkeypatc
 
 
 def test_a_hanging_name_lookup_times_out(tiny, tmp_path, monkeypatch):
-    # The test above allows 10 seconds, which must also cover the import of tensorflow-datasets.
+    # The test without a network allows 10 seconds: up to 6 for this limit, the rest to import tensorflow-datasets.
     assert fetch._TIMEOUT + 1 <= 6
     monkeypatch.setattr(fetch, "_TIMEOUT", 0.2)
     over = threading.Event()

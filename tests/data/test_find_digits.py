@@ -1,4 +1,4 @@
-"""`separate` and `find_digits` find ink and digits despite uneven light, frames, tables, colors and several digits."""
+"""`separate` finds ink, and `find_digits` one or more digits, despite uneven light, frames, tables and colors."""
 
 import time
 
@@ -53,7 +53,7 @@ DISTANCE = np.hypot(*np.meshgrid(np.linspace(-1, 1, SIDE), np.linspace(-1, 1, SI
 
 
 def with_line(gray, width, sides, start=0):
-    """Draw lines of the opposite brightness along these sides of the picture."""
+    """Draw lines of the opposite brightness along these sides of the picture, `start` pixels from the edge."""
     level = 20 if gray[0, 0] > 128 else 235
     for side in sides:
         rotated = np.rot90(gray, side)  # a view
@@ -62,7 +62,7 @@ def with_line(gray, width, sides, start=0):
 
 
 def on_table(gray, turn):
-    """Crop the picture to a smaller sheet, and put it, turned, on a noisy table of the opposite brightness."""
+    """Crop the picture to a sheet turned by `turn` degrees, on a noisy table of the opposite brightness."""
     sheet = ndimage.rotate(np.pad(np.ones((SIDE - 50, SIDE - 50)), 25), turn, reshape=False, order=1)
     level = 45 if gray[0, 0] > 128 else 210
     table = level + np.random.default_rng(1).normal(0, 5, gray.shape)
@@ -85,22 +85,22 @@ PHOTOS = {
     "hard shadow": lambda ink, take: take(ink, np.where(ALONG + 0.3 * ALONG[:, None] > 0.8, 0.7, 1)),
     "soft shadow": lambda ink, take: take(ink, 0.75 - 0.25 * np.tanh(8 * (ALONG - 0.5))),
     "vignette": lambda ink, take: take(ink, 1 - 0.3 * DISTANCE**2),
-    "line of 1 pixel": lambda ink, take: with_line(take(ink), 1, range(4)),
+    "line of 1 pixel at all sides": lambda ink, take: with_line(take(ink), 1, range(4)),
     "line of 4 pixels at one side": lambda ink, take: with_line(take(ink), 4, [1]),
     "thick lines at three sides": lambda ink, take: with_line(take(ink), 11, [0, 1, 2]),
-    "lines inside the edge": lambda ink, take: with_line(take(ink), 3, range(4), start=5),
-    "table": lambda ink, take: on_table(take(ink), 0),
+    "lines 5 pixels inside the edge": lambda ink, take: with_line(take(ink), 3, range(4), start=5),
+    "sheet on a table": lambda ink, take: on_table(take(ink), 0),
     "turned sheet on a table": lambda ink, take: on_table(take(ink), 6),
 }
 
 
-# The cases for light ink on dark paper. The others are left out, because uneven light dims the ink and not the paper.
+# The cases for light ink on dark paper. The others are left out, because uneven light dims the ink more than the paper.
 SURROUNDED = [case for case in PHOTOS if "line" in case or "table" in case]
 
 
 @pytest.mark.parametrize(("case", "take"), [(case, plain) for case in PHOTOS] + [(case, board) for case in SURROUNDED])
 def test_a_photograph_is_read_as_the_clean_picture(case, take, seven):
-    """The mean difference was at most 2.4 of 255; 4 is allowed. The center of mass may round to the next pixel."""
+    """The mean difference was at most 2.4 of 255; 4 is allowed. The center of mass may round to the next column."""
     clean, read = framed(take(seven)), framed(PHOTOS[case](seven, take))
     assert min(np.abs(np.roll(read, shift, 1) - clean).mean() for shift in (-1, 0, 1)) <= 4
 
@@ -117,7 +117,7 @@ def test_inverting_a_photograph_does_not_give_the_clean_picture(case, seven, cle
 
 @pytest.mark.parametrize("ink", [1.0, 0.45], ids=["black", "pencil"])
 def test_clean_pictures_are_only_inverted(ink, seven):
-    """If the paper is even, the ink is the inverted picture, bit for bit."""
+    """On even paper, dark ink gives the inverted picture, and light ink the picture itself, bit for bit."""
     gray = photo(ink * seven)
     picture = separate(gray)
     (digit,) = find_digits(picture)
@@ -127,7 +127,7 @@ def test_clean_pictures_are_only_inverted(ink, seven):
 
 
 def test_pictures_of_few_pixels_have_even_paper():
-    """In an image of 28×28 pixels, a stroke may be as wide as a shadow."""
+    """In an image of 28×28 pixels, a stroke may be as wide as a shadow, so the paper counts as even."""
     gray = photo(strokes(SEVEN, width=5, shape=(28, 28)), 1 - 0.5 * np.linspace(0, 1, 28))
     np.testing.assert_array_equal(separate(gray).ink, 255 - gray)
 
@@ -175,7 +175,7 @@ def test_ink_and_paper_of_equal_gray_level_are_separated_by_color(seven, clean):
 
 
 def test_blue_ink_on_white_keeps_its_gray_level(seven):
-    """One channel has a stronger contrast than the gray level, but only a little stronger."""
+    """The red channel has 1.2 times the contrast of the gray level. It would need twice the contrast to replace it."""
     blue = Image.fromarray(np.rint(255 + seven[..., None] * (np.array([30, 60, 200]) - 255)).astype(np.uint8))
     np.testing.assert_array_equal(gray_of(blue), np.asarray(blue.convert("L")))
 
@@ -211,13 +211,16 @@ def test_digits_are_found_from_left_to_right():
         (
             (((0.4, 0.5), (0.4, 0.75)), ((0.42, 0.4), (0.5, 0.3), (0.58, 0.3)), ((0.6, 0.36), (0.6, 0.85))),
             1,
-        ),  # a bridge
+        ),  # a stroke between two others
         ((((0.4, 0.3), (0.35, 0.5), (0.53, 0.5)), ((0.58, 0.35), (0.58, 0.8))), 1),  # an open 4
         ((ONE, ((1.05, 0.35), (1.05, 0.75))), 2),
         ((((0.4, 0.1), (0.4, 0.4)), ((0.42, 0.6), (0.42, 0.9))), 2),
         ((ONE, ((1.05, 0.42), (1.05, 0.7)), ((1.3, 0.35), (1.3, 0.75))), 3),
     ],
-    ids=["detached bar", "broken stroke", "bridge", "open four", "two ones", "one above the other", "three ones"],
+    ids=[
+        *("detached bar", "broken stroke", "stroke between two others", "open four"),
+        *("two ones", "one above the other", "three ones"),
+    ],
 )
 def test_parts_of_one_digit_are_merged_and_separate_digits_are_not(lines, count):
     assert len(found(*lines)) == count
@@ -266,7 +269,7 @@ def test_a_picture_of_many_dots_is_refused(rows):
 
 @pytest.mark.parametrize("gap", [4, 16])
 def test_a_thousand_shapes_take_less_than_5_seconds(gap):
-    """Close rows (gap 4) merge in many rounds. With distant rows, all pairs are compared; a Python loop takes 20 s."""
+    """Close rows (gap 4) merge in many rounds. For distant rows, a Python loop over all pairs would take 20 s."""
     gray = np.full((60 + 31 * (30 + gap), 60 + 32 * 46), 255, np.uint8)
     for row in range(31):
         for column in range(32):

@@ -112,7 +112,7 @@ def test_the_lines_of_the_message_convert_the_file(tmp_path, kind, named_by):
         ("train.csv", b"label,a\n1,2\n", "jaxgd also needs test-images and test-labels in that folder"),
     ],
 )
-def test_files_that_cannot_be_converted_are_refused_with_a_reason(tmp_path, name, content, match):
+def test_unusable_or_incomplete_files_are_refused_with_a_reason(tmp_path, name, content, match):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=match):
         load_idx(tmp_path / name)

@@ -84,7 +84,7 @@ def test_two_files_for_one_purpose_are_refused(tmp_path):
 
 
 def test_a_gzipped_and_an_unpacked_file_must_be_equal(tmp_path):
-    """The folder of torchvision has the gzipped and the unpacked files."""
+    """The folder of torchvision has each file gzipped and unpacked, so equal copies are allowed."""
     for suffix in ("-idx", "-idx.gz"):
         fill(tmp_path, suffix=suffix)
         images, _ = fill(tmp_path, "test", 3, suffix=suffix)

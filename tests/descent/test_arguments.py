@@ -1,4 +1,4 @@
-"""minimize refuses bad arguments with one clear error."""
+"""`minimize` and the rules refuse bad arguments with one clear error."""
 
 import re
 
@@ -35,23 +35,27 @@ BAD = {
         DtypeError,
         "cost",
     ),
-    "not a scalar": (
+    "cost is not a scalar": (
         lambda: minimize(sides, jnp.ones(2), gradient_descent(0.1), max_steps=1),
         ShapeError,
         "one real scalar",
     ),
-    "complex": (
+    "cost is complex": (
         lambda: minimize(lambda v: jnp.sum(v) * 1j, jnp.ones(2), gradient_descent(0.1), max_steps=1),
         ShapeError,
         "one real scalar",
     ),
-    "integers": (lambda: minimize(valley, jnp.array([1, 2]), gradient_descent(0.1), max_steps=1), DtypeError, "v0"),
-    "integers in a tree": (
+    "v0 is integers": (
+        lambda: minimize(valley, jnp.array([1, 2]), gradient_descent(0.1), max_steps=1),
+        DtypeError,
+        "v0",
+    ),
+    "v0 is a tree with integers": (
         lambda: minimize(lambda v: v["x"], {"x": 1.0, "n": jnp.array(3)}, gradient_descent(0.1), max_steps=1),
         DtypeError,
         r"v0\['n'\]",
     ),
-    "no variables": (
+    "v0 holds no variables": (
         lambda: minimize(valley, {}, gradient_descent(0.1), max_steps=1),
         ShapeError,
         "at least one variable",
@@ -63,14 +67,14 @@ BAD = {
     "mu is 1": (lambda: heavy_ball(0.1, 1.0), RangeError, "mu"),
     "mu is an array": (lambda: nesterov(0.1, jnp.ones(2)), DtypeError, "mu"),
     "epsilon below 0": (lambda: fixed_length(-1.0), RangeError, "epsilon"),
-    "memory 0": (lambda: backtracking(0), RangeError, "memory"),
+    "memory is 0": (lambda: backtracking(0), RangeError, "memory"),
     "rule is a number": (lambda: minimize(valley, jnp.ones(2), 0.1, max_steps=1), DtypeError, "rule"),
-    "steps below 0": (
+    "max_steps below 0": (
         lambda: minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=-1),
         RangeError,
         "max_steps",
     ),
-    "half a step": (
+    "max_steps is 1.5": (
         lambda: minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=1.5),
         DtypeError,
         "max_steps",
@@ -90,7 +94,7 @@ BAD = {
         DtypeError,
         "stop",
     ),
-    "stop below 0": (
+    "stop with a tolerance below 0": (
         lambda: minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=1, stop=Stop(gradient_rtol=-1.0)),
         RangeError,
         "gradient_rtol",
@@ -100,7 +104,7 @@ BAD = {
         DtypeError,
         "record",
     ),
-    "every 0": (
+    "record every 0 updates": (
         lambda: minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=1, record=Record(every=0)),
         RangeError,
         "every",
@@ -151,7 +155,7 @@ BAD = {
         ShapeError,
         "with has_aux=True the cost must return a pair",
     ),
-    "has_aux with text": (
+    "aux holds text": (
         lambda: minimize(with_aux({"a": "x"}), jnp.ones(2), gradient_descent(0.1), max_steps=1, has_aux=True),
         DtypeError,
         r"aux must hold arrays and numbers, got str at aux\['a'\]",
@@ -194,7 +198,7 @@ RUN = {
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(("name", "i"), [(name, i) for name, (_, values) in RUN.items() for i in range(len(values))])
-def test_arguments_of_wrong_types_are_refused(name, i):
+def test_arguments_of_wrong_types_or_out_of_range_are_refused(name, i):
     error, values = RUN[name]
     arguments = {"cost": valley, "v0": jnp.ones(2), "rule": gradient_descent(0.1), "max_steps": 2} | {name: values[i]}
     with pytest.raises(error, match=r"^minimize: .*" + name) as caught:
@@ -204,7 +208,7 @@ def test_arguments_of_wrong_types_are_refused(name, i):
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("result", ["x", None, np.array([None]), np.ma.ones(()), 10**30], ids=repr)
-def test_a_cost_that_returns_no_number_is_refused(result):
+def test_a_cost_that_returns_no_number_of_jax_is_refused(result):
     with pytest.raises(ShapeError, match="the cost must return one real scalar, got"):
         minimize(lambda v: result, jnp.ones(2), gradient_descent(0.1), max_steps=1)
 
@@ -214,7 +218,7 @@ def test_a_cost_that_returns_no_number_is_refused(result):
 @pytest.mark.parametrize(
     "rule", [gradient_descent, fixed_length, lambda x: heavy_ball(x, 0.5), lambda x: nesterov(0.1, x)]
 )
-def test_hyperparameters_of_wrong_types_are_refused(rule, value):
+def test_hyperparameters_of_wrong_types_or_out_of_range_are_refused(rule, value):
     with pytest.raises((DtypeError, RangeError), match=r"must be one real number|must fit int32"):
         rule(value)
 

@@ -1,4 +1,4 @@
-"""Runs with batches equal hand-written loops, continue bit for bit, and reach the minimum on average."""
+"""Runs with batches agree with hand-written loops, continue bit for bit, and reach the minimum on average."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def regression(w, batch, scale=1.0):
 
 
 @pytest.mark.parametrize("case", often([(name, wide) for name in RULES for wide in (False, True)], QUICK), ids=str)
-def test_a_run_equals_a_hand_written_loop(case):
+def test_a_run_agrees_with_a_hand_written_loop(case):
     """13 updates with five batches, and the recorded costs, agree with the loop up to rounding."""
     name, wide = case
     rule, by_hand = (make() for make in RULES[name])
@@ -54,14 +54,14 @@ def test_a_run_equals_a_hand_written_loop(case):
 
 
 def test_runs_with_random_keys_continue_bit_for_bit_and_under_vmap(x64):
-    """Two states, after 3 and 8 updates, continue under vmap as they do separately.
+    """Two states, after 3 and 8 updates, continue under vmap as they do separately, up to rounding.
 
     The final cost and aux belong to the key that the next update would use.
     """
     keys = jax.random.split(jax.random.key(0), 5)
 
     def cost(v, key, scale):
-        noise = jax.random.key_data(key) / 2**32  # This compiles faster than a random number.
+        noise = jax.random.key_data(key) / 2**32  # This compiles faster than drawing a random number.
         return scale * jnp.sum((v - 2 - noise) ** 2), noise
 
     def run(k, state=None):
@@ -79,13 +79,13 @@ def test_runs_with_random_keys_continue_bit_for_bit_and_under_vmap(x64):
             np.testing.assert_allclose(getattr(batch, name)[i], getattr(one, name), rtol=1e-12, err_msg=name)
 
 
-def test_each_batch_element_has_its_own_number_of_updates():
+def test_each_run_under_vmap_has_its_own_number_of_updates():
     np.testing.assert_array_equal(jax.vmap(updates_made, (None, 0))(jnp.array(5), jnp.array([5, 3])), [5, 3])
 
 
 @pytest.mark.slow
 def test_each_recorded_sharpness_is_that_of_the_current_batch():
-    """C = bv²/2 has the curvature b, and b = 1, 3, 5. The second run continues after update 2."""
+    """C = bv²/2 has the curvature b, which is 1, 3 and 5 in turn. The second run continues after update 2."""
     batches, options = jnp.array([1.0, 3.0, 5.0]), {"record": Record(sharpness=True)}
     state = None
     for k, want in ((2, [1, 3, 5]), (4, [5, 1, 3, 5, 1])):
@@ -133,7 +133,10 @@ def test_new_batches_do_not_recompile_and_an_update_uses_one_batch():
 
 
 def ending(a, differentiate="implicit"):
-    """Return the aux abv after updates of C = (v − ab)² with b = 1, then 2. The aux has b = 1, v = 0.64 + 0.56a."""
+    """Return the aux a·b·v after two updates of C = (v − a·b)², with b = 1, then 2.
+
+    Then v = 0.64 + 0.56a. The aux uses the b of the next update, which is 1.
+    """
     options = {"batches": jnp.array([1.0, 2.0]), "max_steps": 2, "differentiate": differentiate, "record": None}
     return minimize(lambda v, b: ((v - a * b) ** 2, a * b * v), 1.0, gradient_descent(0.1), has_aux=True, **options).aux
 
@@ -149,12 +152,12 @@ def test_derivatives_need_unroll():
 
 
 BAD = {
-    "two numbers of batches": (
+    "arrays with 20 and 19 batches": (
         {"batches": (X, Y[:19])},
         ShapeError,
         r"batches must be .* got shapes \(20, 3\), \(19,\)",
     ),
-    "no batch": ({"batches": Y[:0]}, ShapeError, r"batches must be .* got shapes \(0,\)"),
+    "an array with 0 batches": ({"batches": Y[:0]}, ShapeError, r"batches must be .* got shapes \(0,\)"),
     "a scalar": ({"batches": 1.0}, ShapeError, r"batches must be .* got shapes \(\)"),
     "no arrays": ({"batches": ()}, ShapeError, "batches must be .* got no arrays"),
     "text": ({"batches": ("x",)}, DtypeError, r"batches must hold .* got str at batches\[0\]"),
@@ -163,7 +166,7 @@ BAD = {
     "wolfe in optax": ({"rule": optax.chain(wolfe())}, RangeError, "optax transformation searches with C"),
     "optax.lbfgs": ({"rule": optax.lbfgs()}, RangeError, "optax transformation searches with C"),
     "Stop()": ({"stop": Stop()}, RangeError, "stop must not set stalled: .*\nPass stop=None"),
-    "noisy tests": (
+    "tests of the cost and the gradient": (
         {"stop": Stop(gradient_atol=1.0, cost=1.0, decrease_rtol=0.1, stalled=False)},
         RangeError,
         "stop must not set gradient_atol, cost, decrease_rtol:",
