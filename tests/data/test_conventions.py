@@ -17,12 +17,11 @@ from jaxgd.errors import DataError, DtypeError, RangeError
 BOTH = {"labels_from": 1, "transpose": True}
 
 
-def write(folder, *, prefix="", labels_from=0, transpose=False, digits=None):
+def write(folder, *, prefix="", labels_from=0, transpose=False):
     """Write digits as IDX files with this prefix, first label and orientation."""
     data = load_dataset("digits")
     for split in ("train", "test"):
         images, labels = getattr(data, split)
-        images, labels = (images, labels) if digits is None else (images[labels < digits], labels[labels < digits])
         images = np.ascontiguousarray(images.swapaxes(1, 2)) if transpose else images
         write_idx(folder / f"{prefix}{split}-images-idx3-ubyte", images)
         write_idx(folder / f"{prefix}{split}-labels-idx1-ubyte", labels + np.uint8(labels_from))
