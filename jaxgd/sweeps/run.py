@@ -21,8 +21,8 @@ _SECONDS = 2.0
 _POLL = 0.2
 
 Train = Callable[[Group, Progress | None, AfterEpoch], Progress]
-"""A function that trains a group from its saved state, or from its first networks. It calls its last argument after
-each epoch, as `group.advance` does."""
+"""A function that trains a group from its saved state; if this is None, from the start. It calls its last argument
+as `group.advance` calls `after_epoch`."""
 
 
 def run_groups(
