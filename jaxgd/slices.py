@@ -100,7 +100,7 @@ def cost_slice(
 
     Raises:
         ShapeError: If the cost is not one real scalar; if `directions` or `through` is not two trees like v; or if v
-            has one variable and the directions are named.
+            has no variable, or has one variable and the directions are named.
         DtypeError: If v, a direction or a point is not real floating point, resolution is not a whole number, or cost,
             args, span or key has the wrong type.
         RangeError: If directions is an unknown name; if resolution is below 2; or if the plane is not defined, because

@@ -67,8 +67,8 @@ def load_state(path: str | Path, v0: PyTree[Any], rule: Transformation) -> Desce
 
     Raises:
         CheckpointError: If the file is missing, damaged or larger than the free memory, or has another format. Also if
-            its arrays differ from those of a state of `rule` and v0 in names, shapes or dtypes. A state of another rule
-            with the same arrays is not detected.
+            its arrays have other names, shapes or dtypes than a state of `rule` and v0. A state of another rule with
+            the same names, shapes and dtypes is not detected.
         DtypeError: If an argument has the wrong type.
         ShapeError: If v0 holds no variable.
         RangeError: If no file can have this path.

@@ -196,7 +196,8 @@ def train(
             activation is unknown or cannot run here, the outputs do not fit `cross_entropy`, or the state belongs to
             another optimizer or to other activations. Also if `keep`, `by` or `patience` needs validation
             values that the run does not have. Also if a callback, `progress` or `donate` is given under jit or vmap, or
-            vmap traces a number inside the optimizer, the cost or a function of `record`.
+            vmap traces a number inside the optimizer, the cost or a function of `record`. Also if a network of 2²⁴
+            weights or more needs more memory than is free.
         DataError: If a label is not from 0 to out − 1, or an input or target is NaN or infinite. Values traced by jit
             or vmap are not checked.
 
@@ -352,7 +353,7 @@ def _shardings(network: Network, full_batch: bool, choice: Choice, replicated: N
 
 
 def _ready(state: object, *, full_batch: bool) -> TrainState:
-    """Return a given state with its arrays converted for `train`. Raise DtypeError if it is not a valid state."""
+    """Return a given state with its arrays converted for `train`. Raise unless it is a valid state."""
     if not isinstance(state, TrainState):
         raise DtypeError(
             f"train: state must be the state of an earlier run, got {describe(state)}.\nPass result.state."
@@ -381,7 +382,7 @@ def _require_same_optimizer(state: TrainState, config: StaticConfig) -> None:
 
 
 def _activated(network: Network, activation: object, *, is_state: bool) -> Network:
-    """Return the network with the given activations. The network of a state keeps its own."""
+    """Return the network with the given activations. Raise RangeError if they differ from those of a state."""
     changed = activated("train", network, activation)
     if is_state and outline(changed) != outline(network):
         raise RangeError(

@@ -154,7 +154,10 @@ def sweep(
             "sweep: data must be whole in each process, got arrays that span several processes.\nPass NumPy arrays."
         )
     if any(len(fitted[name].y) != count for name, count in counts.items()):
-        raise RangeError("sweep: data must have no padding, because devices share the networks and not the examples.")
+        raise RangeError(
+            "sweep: data must have no padding, got padded examples.\n"
+            "Pass NumPy arrays, because the devices divide the networks and not the examples."
+        )
     n = counts["train"]
     if batch_size is not None:
         require_count("sweep", "batch_size", batch_size, most=n)

@@ -19,7 +19,7 @@ from jaxgd.sweeps.plan import Group
 from jaxgd.sweeps.table import read_table, write_table
 
 _SWEEP, _STATE = "jaxgd.sweep/1", "jaxgd.sweep.state/1"
-_LONGEST = 2**19  # bytes of sweep.json
+_LONGEST = 2**19  # limit on sweep.json, in bytes
 
 
 class SweepFolder:
