@@ -70,7 +70,10 @@ def seen(cost: Callable[..., R]) -> Seen[R]:
 
 
 def hashable(cost: Callable[..., R]) -> Callable[..., R]:
-    """Return the cost, in a functools.partial if it has no hash. An object with mutable fields may have no hash."""
+    """Return a cost or an activation, in a functools.partial if it has no hash.
+
+    An object with mutable fields may have no hash.
+    """
     try:
         hash(cost)
     except TypeError:

@@ -105,9 +105,9 @@ def train(
     of its history, the counts of epochs and updates stay, and the other values are NaN.
 
     A network of 2²⁴ weights or more, which take W bytes, needs 4 W of memory, `network` included; 5 W for the full
-    batch with a callback; and 2 W with `donate=True`. `keep="best"` and `patience` need one W more, and so does a
-    gradient over all examples in several chunks. The activations of a chunk need up to about W/4 more. An optimizer's
-    state adds its own size, twice without `donate`. Runs with `kernel="native"` need more.
+    batch with a callback; and 2 W with `donate=True`. `keep="best"` and `patience` need one W more. A gradient over
+    all examples in several chunks also needs one W more. The activations of a chunk need up to about W/4 more. An
+    optimizer's state adds its own size, twice without `donate`. Runs with `kernel="native"` need more.
 
     Args:
         network: The network to start from, for instance from `init_network`. Ignored if `state` is given.

@@ -15,7 +15,7 @@ from jaxgd.sweeps.group import AfterEpoch, Progress, networks_of
 from jaxgd.sweeps.plan import Group
 from jaxgd.sweeps.table import Sweep, best, rows
 
-# Shortest time in seconds between two saves of a running group.
+# Shortest time in seconds between two saves of a running group. A stop saves at once.
 _SECONDS = 2.0
 # Seconds between two checks for the tables of other processes.
 _POLL = 0.2
