@@ -83,9 +83,10 @@ def sweep(
     bit. XLA also needs the same number of devices for equal bits.
 
     The training of a network ends early, with the outcome NOT_FINITE, if its cost or a weight becomes infinite or NaN.
-    The last row of the network is then its last finite epoch. The training also ends, with the outcome SATURATED or
-    UNCHANGED, if the cost is above 10⁻³, an epoch changed no weight, and provably no mini-batch can change one. The
-    last row is then that epoch.
+    The last row of the network is then its last finite epoch. A network that is not finite at the start has
+    START_NOT_FINITE and only the row of epoch 0. The training also ends, with the outcome SATURATED or UNCHANGED, if
+    the cost is above 10⁻³, an epoch changed no weight, and provably no mini-batch can change one. The last row is then
+    that epoch.
 
     All devices of a process share the networks of a group. A group of fewer networks than devices runs on one device.
     In a job of P processes, process p, counted from 0, runs the groups p, p + P, …, and process 0 writes the joined
