@@ -16,19 +16,21 @@ R = TypeVar("R")
 class Seen(Generic[R_co]):
     """A cost that equals another `Seen` only if both have the same cost and read the same outside data.
 
-    JAX compares a cost with the costs that it has compiled. The outside data are:
+    JAX compares a cost with the costs that it has compiled. A function of `record` is compared in the same way. The
+    outside data are:
 
-    - the cells of the function's closure, and the values of its defaults;
+    - the values in the function's closure, and its default values;
     - the globals that its code names;
-    - the function and the arguments of a functools.partial;
+    - for a functools.partial, its function with the data of that function, and its arguments;
+    - for a function that wraps another one, as `jax.vmap` does, the data of the wrapped function;
     - for a bound method or a callable object, the fields of the object, and the members of its class that the code
-      names, with the data of those that are methods;
-    - for each function from the cost's module among these objects, the data of that function.
+      names; of a method, only its data;
+    - for each function from the cost's module in a closure, a default, a global or a field, the data of that function.
 
-    Python numbers and strings are compared by value, and all other data by identity. Attributes and globals that the
-    cost writes, such as a counter, are ignored. Changes inside an object are not detected: an element of a list, a
-    NumPy array written in place, or a field of a field. A changed global of another module is not detected either. A
-    cost under jax.jit keeps its own trace, so a change of its data has no effect.
+    Python numbers, strings and bytes are compared by type and value, and all other data by identity. Attributes and
+    globals that the cost writes, such as a counter, are ignored. Changes inside an object are not detected: an element
+    of a list, a NumPy array written in place, or a field of a field. A changed global of another module is not detected
+    either. A cost under jax.jit keeps its own trace, so a change of its data has no effect.
 
     Attributes:
         cost: The cost.
@@ -68,7 +70,10 @@ def seen(cost: Callable[..., R]) -> Seen[R]:
 
 
 def hashable(cost: Callable[..., R]) -> Callable[..., R]:
-    """Return the cost, in a functools.partial if it has no hash. An object with mutable fields may have no hash."""
+    """Return a cost or an activation, in a functools.partial if it has no hash.
+
+    An object with mutable fields may have no hash.
+    """
     try:
         hash(cost)
     except TypeError:
@@ -120,7 +125,7 @@ def _of_module(x: object, module: str, visited: set[int]) -> Iterator[object]:
 
 
 def _fields(x: object, code_of: object, visited: set[int]) -> Iterator[object]:
-    """Yield the fields of an object, and the members of its class that the function names.
+    """Yield the fields of x, and the members of its class that the function names. For a method, yield its data.
 
     Fields that the function writes are left out, because they are results, such as a counter.
     """
@@ -151,7 +156,7 @@ def _fields(x: object, code_of: object, visited: set[int]) -> Iterator[object]:
 
 
 def _kept(x: object) -> object:
-    """Return x, or a new object if x is a tracer, so that a cost that reads a tracer equals no other `Seen`."""
+    """Return x; for a tracer, a new object, so that the `Seen` of a cost that reads it equals no other."""
     return object() if is_traced(x) else x
 
 
@@ -164,7 +169,7 @@ def _content(cell: types.CellType) -> object:
 
 @functools.lru_cache(maxsize=4096)
 def _names(code: types.CodeType) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Return the names that the code looks up but does not write, and the names that it writes.
+    """Return the names of the globals and attributes that the code only reads, and of those that it writes.
 
     The names in inner functions are included.
     """

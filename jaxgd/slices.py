@@ -78,8 +78,8 @@ def cost_slice(
 ) -> CostSlice[V]:
     """Evaluate a cost on a grid in a plane through v, to draw it as a landscape.
 
-    C(v + a u + b w) for a and b from −span to span. The grid takes resolution² evaluations of C. A new function object
-    for the cost recompiles.
+    The values are C(v + a u + b w). Without `through`, a and b run from −span to span. The grid takes resolution²
+    evaluations of C. A new function object for the cost recompiles.
 
     Args:
         cost: The function; `cost(v, *args)` returns one real scalar.
@@ -100,12 +100,12 @@ def cost_slice(
 
     Raises:
         ShapeError: If the cost is not one real scalar; if `directions` or `through` is not two trees like v; or if v
-            has one variable and the directions are named.
+            has no variable, or has one variable and the directions are named.
         DtypeError: If v, a direction or a point is not real floating point, resolution is not a whole number, or cost,
             args, span or key has the wrong type.
         RangeError: If directions is an unknown name; if resolution is below 2; or if the plane is not defined, because
             a direction is 0, the directions are parallel, or v and the points of `through` are on one line. With one
-            variable, the plane is never defined. Under jit, an undefined plane is not detected.
+            variable, the plane is never defined. Under jit and vmap, an undefined plane is not detected.
 
     Source: Goodfellow, Vinyals and Saxe, ICLR 2015; Li et al., NeurIPS 2018.
 

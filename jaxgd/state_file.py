@@ -54,7 +54,8 @@ def save_state(path: str | Path, state: DescentState) -> None:
 def load_state(path: str | Path, v0: PyTree[Any], rule: Transformation) -> DescentState:
     """Read the state of a descent from a file that `save_state` wrote. Nothing is unpickled.
 
-    `minimize(cost, None, rule, state=load_state(path, v0, rule), …)` continues the run bit for bit.
+    `minimize(cost, None, rule, state=load_state(path, v0, rule), …)` continues a run of the same cost and rule bit for
+    bit.
 
     Args:
         path: Path of the file.
@@ -65,8 +66,9 @@ def load_state(path: str | Path, v0: PyTree[Any], rule: Transformation) -> Desce
         The state, on the default device.
 
     Raises:
-        CheckpointError: If the file is missing or damaged, has another format, or holds the state of another rule or
-            of variables with another structure, or with other shapes or dtypes.
+        CheckpointError: If the file is missing, damaged or larger than the free memory, or has another format. Also if
+            its arrays have other names, shapes or dtypes than a state of `rule` and v0. A state of another rule with
+            the same names, shapes and dtypes is not detected.
         DtypeError: If an argument has the wrong type.
         ShapeError: If v0 holds no variable.
         RangeError: If no file can have this path.

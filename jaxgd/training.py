@@ -1,4 +1,4 @@
-"""Train a network by gradient descent on mini-batches or on the full batch. Each epoch is one compiled loop."""
+"""Train a network by gradient descent on mini-batches or on the full batch, with compiled epochs."""
 
 import dataclasses
 import functools
@@ -95,19 +95,19 @@ def train(
 
     For both, the cost is C without the term of `l2`. With `cross_entropy`, the limit is the larger of 10⁻³ and
     2·out·eps, because right outputs within eps of 0 and 1 cost up to out·eps. In bfloat16 and float16, or for many
-    outputs, the latter is larger.
+    outputs, 2·out·eps is larger.
 
-    With `evaluate=False` and mini-batches, the outputs and the cost are unknown. The outcome then depends only on the
-    weights: it is never SATURATED, and it may be UNCHANGED although the cost is near 0.
+    With `evaluate=False` and mini-batches, the outputs and the cost after an epoch are unknown. The outcome is then
+    never SATURATED, and it may be UNCHANGED although the cost is near 0.
 
     Outside jit and vmap, `train` runs one compiled epoch after another. Under `jit` or `vmap` (over networks, η, keys
-    or data) all epochs are one compiled loop. A batch element that stops early then keeps its network, and the rest of
-    its history is NaN.
+    or data) all epochs are one compiled loop. A batch element that stops early then keeps its network. In the rest
+    of its history, the counts of epochs and updates stay, and the other values are NaN.
 
     A network of 2²⁴ weights or more, which take W bytes, needs 4 W of memory, `network` included; 5 W for the full
-    batch with a callback; and 2 W with `donate=True`. The activations of a chunk need up to about W/4 more, and a
-    gradient over all examples in several chunks needs one W more. An optimizer's state adds its own size, twice without
-    `donate`. Runs with `kernel="native"` need more.
+    batch with a callback; and 2 W with `donate=True`. `keep="best"` and `patience` need one W more. A gradient over
+    all examples in several chunks also needs one W more. The activations of a chunk need up to about W/4 more. An
+    optimizer's state adds its own size, twice without `donate`. Runs with `kernel="native"` need more.
 
     Args:
         network: The network to start from, for instance from `init_network`. Ignored if `state` is given.
@@ -119,8 +119,8 @@ def train(
         epochs: The number of epochs to run in this call, 0 or more. A given `state` is trained for this many more.
         batch_size: Examples per mini-batch, 1 to n. None is the full batch: one update per epoch.
         eta: The learning rate η, one real number above 0; or a schedule, a function of the number of updates made
-            before, from 0, such as optax's. The schedule's argument is traced, and its values must be 0 or more. With
-            `state`, the count of updates continues. A number is traced, so another value does not recompile;
+            before, from 0, such as optax's. JAX traces its argument. It must return finite values, 0 or more. With
+            `state`, the count of updates continues. A number η is traced, so another value does not recompile;
             `jax.vmap` may sweep a number inside the schedule too. Required without an `optimizer`. With an `optimizer`,
             η is not used, and a warning says so.
         key: A JAX random key, such as jax.random.key(0), for the order of the examples. Ignored if `state` is given.
@@ -143,14 +143,16 @@ def train(
             accelerators. The native kernels always multiply in float32. The CUDA kernel splits each float32 factor into
             two TF32 numbers for None, "float32" and "highest", and takes one for "tensorfloat32" and "high".
         kernel: The backend. "xla" takes ∇C from `jax.grad` and runs everywhere. "native" is C++ with ∇C derived by
-            hand: for plain descent on `quadratic_cost` or `cross_entropy`, with or without `l2`, a constant η, a
-            float32 network of sigmoid neurons on the CPU, and inputs of bytes or float32. "cuda" is one kernel for an
-            NVIDIA GPU: for plain mini-batch descent on the quadratic cost, a small float32 network of sigmoid neurons
-            with one hidden layer, and inputs of bytes. "auto", the default, takes the fastest that can run on this
-            device with these shapes. The results of the backends differ only by rounding.
-        callback: A function that is called on the host as callback(state, entry), at the start and after every epoch.
-            The entry is a `History` of that epoch: one scalar per field, and the values of `record` in `records`.
-            Return True to stop the run. Not possible under jit or vmap.
+            hand: for plain descent with a constant η on `quadratic_cost` or `cross_entropy`, with or without `l2`; for
+            a float32 network of sigmoid neurons on the CPU; and for inputs of bytes or float32. "cuda" is one kernel
+            for an NVIDIA GPU: for plain mini-batch descent with a constant η on `quadratic_cost` without `l2`; for a
+            small float32 network of sigmoid neurons with one hidden layer; and for inputs of bytes. "auto", the
+            default, takes the fastest that can run on this device with these shapes. The results of the backends differ
+            only by rounding.
+        callback: A function that is called on the host as callback(state, entry), at the start and after every epoch,
+            unless the run ends there because the cost or a weight is infinite or NaN. The entry is a `History` of that
+            epoch: one scalar per field, and the values of `record` in `records`. Return True to stop the run. Not
+            possible under jit or vmap.
         keep: The network of the result: "last" (default) for the one after the last epoch, or "best" for the best one
             on the validation examples. The network at the start counts too, so the result is never worse on them than
             the start. The first of equal networks is the best one. A value that is infinite or NaN is never the best.
@@ -158,9 +160,9 @@ def train(
             to the last epoch and holds the best network so far in `best`.
         by: The value that decides: the best network has the largest "accuracy" (default) or the smallest "cost" on the
             validation examples. Used only with `keep="best"` or `patience`.
-        patience: The run ends after this many epochs in a row without a new best network, 1 or more. The outcome
-            is then PATIENCE, unless the network is SATURATED or UNCHANGED. A continued run keeps counting. Default: no
-            limit.
+        patience: The number of epochs in a row without a new best network after which the run ends, 1 or more. The
+            outcome is then PATIENCE, unless the network is SATURATED or UNCHANGED. A continued run keeps counting.
+            Default: no limit.
         record: A dict from names to functions, whose values are recorded at every entry. A function takes the state,
             can be traced by JAX, and returns a number or an array of a fixed shape. `LayerGradientNorms()` and
             `TrainingSharpness(every=k)` may replace a function. The values become `history.records[name]`, with the
@@ -194,7 +196,8 @@ def train(
             activation is unknown or cannot run here, the outputs do not fit `cross_entropy`, or the state belongs to
             another optimizer or to other activations. Also if `keep`, `by` or `patience` needs validation
             values that the run does not have. Also if a callback, `progress` or `donate` is given under jit or vmap, or
-            vmap traces a number inside the optimizer, the cost or a function of `record`.
+            vmap traces a number inside the optimizer, the cost or a function of `record`. Also if a network of 2²⁴
+            weights or more needs more memory than is free.
         DataError: If a label is not from 0 to out − 1, or an input or target is NaN or infinite. Values traced by jit
             or vmap are not checked.
 
@@ -280,7 +283,7 @@ def _run(
     watch: Watch,
     donate: bool,
 ) -> TrainResult:
-    """Choose the backend, and run the epochs. All arguments have been checked."""
+    """Choose the backend, check the arguments that depend on it or on the state, and run the epochs."""
     arrays = (network, fitted, rates, key, state)
     network, fitted, rates, key, state = varying(arrays, arrays)
     precision = objective.precision
@@ -288,7 +291,7 @@ def _run(
         network, fitted["train"], objective.cost, optimizer, batch_size, precision, divided, rates.decay, schedule
     )
     choice = select_backend(kernel, job)
-    # The native kernels always multiply in float32.
+    # The native kernels always multiply in float32, so JAX's setting for None does not concern them.
     if precision is not None or choice.name != "native":
         require_precision("train", precision, network[-1].b.dtype)
     sizes, ready = network_sizes(network), dict[str, Examples]()
@@ -312,7 +315,7 @@ def _run(
         evaluate,
         gradient_norm,
         choice,
-        # JAX decides after the tracing where a program runs.
+        # JAX decides after the tracing where a program runs, so XLA must be able to replace the backend.
         portable=traced and kernel == "auto",
         counts=tuple(counts.get(name, 0) for name in Splits._fields),
         wide=is_wide(network) and not traced,
@@ -350,7 +353,7 @@ def _shardings(network: Network, full_batch: bool, choice: Choice, replicated: N
 
 
 def _ready(state: object, *, full_batch: bool) -> TrainState:
-    """Return a given state with its arrays converted for `train`. Raise DtypeError if it is not a valid state."""
+    """Return a given state with its arrays converted for `train`. Raise unless it is a valid state."""
     if not isinstance(state, TrainState):
         raise DtypeError(
             f"train: state must be the state of an earlier run, got {describe(state)}.\nPass result.state."
@@ -379,7 +382,7 @@ def _require_same_optimizer(state: TrainState, config: StaticConfig) -> None:
 
 
 def _activated(network: Network, activation: object, *, is_state: bool) -> Network:
-    """Return the network with the given activations. The network of a state keeps its own."""
+    """Return the network with the given activations. Raise RangeError if they differ from those of a state."""
     changed = activated("train", network, activation)
     if is_state and outline(changed) != outline(network):
         raise RangeError(

@@ -145,7 +145,7 @@ def _next(
 def _in_place(
     advance: epoch.Advance, state: TrainState, splits: Splits, rates: Rates, config: StaticConfig
 ) -> tuple[TrainState, tuple[Array, Array]]:
-    """Return the result of `_packed`, and delete the arrays of the state."""
+    """Return the result of `_packed`, and overwrite the fields `epoch.HELD` of the state."""
     held = {name: getattr(state, name) for name in epoch.HELD}
     nothing: dict[str, Any] = dict.fromkeys(epoch.HELD)
     return _packed_in_place(advance, held, state._replace(**nothing), splits, rates, config)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jax.typing import DTypeLike
     from typing_extensions import TypeVar
 
-    # A tree of arrays. A checker treats jaxtyping's PyTree as Any.
+    # A tree of arrays. A checker would treat jaxtyping's PyTree as Any, and check nothing.
     Tree = object
     # One real number, also as an array or a tracer.
     Real = Array | np.ndarray[Any, np.dtype[Any]] | np.floating[Any] | np.integer[Any] | float
@@ -170,7 +170,7 @@ else:
     from typing import TypeVar
 
     class Generic:
-        """A base that makes a NamedTuple generic for type checkers. At run time it stays a plain NamedTuple."""
+        """A base that makes a NamedTuple generic for type checkers. At run time, the NamedTuple stays a plain one."""
 
         def __class_getitem__(cls, _):
             """Return a base for any parameter."""

@@ -1,4 +1,4 @@
-"""Drive a headless Chromium through the pipe of its debugging protocol, with the standard library alone."""
+"""Drive a headless Chromium through the pipe of its debugging protocol, without a package for browsers."""
 
 import base64
 import contextlib
@@ -36,7 +36,7 @@ def executable():
 
 
 class Page:
-    """A page of the browser. `errors` has its exceptions and console messages, and `requests` its requested URLs."""
+    """A page of the browser. Since `open`, `errors` collects exceptions and console messages, and `requests` URLs."""
 
     def __init__(self, browser, session):
         self._browser, self._session = browser, session

@@ -78,16 +78,19 @@ def sweep(
     `jaxgd train --seed`. With the native backend, the trained weights are the same too, bit for bit. XLA rounds
     differently in a group.
 
-    With a folder, the same call continues a sweep that was killed or stopped. The table then equals the table of an
-    uninterrupted sweep, bit for bit. XLA needs the same number of devices for equal bits. The call returns at once if
-    the sweep is complete.
+    With a folder, the same call continues a sweep that was killed or stopped, or returns at once if the sweep is
+    complete. With the same versions and kind of device, the table equals the table of an uninterrupted sweep, bit for
+    bit. XLA also needs the same number of devices for equal bits.
 
     The training of a network ends early, with the outcome NOT_FINITE, if its cost or a weight becomes infinite or NaN.
-    The last row of the network is then its last finite epoch. The training also ends, with the outcome SATURATED or
-    UNCHANGED, if an epoch changed no weight and no mini-batch can change one. The last row is then this epoch.
+    The last row of the network is then its last finite epoch. A network that is not finite at the start has
+    START_NOT_FINITE and only the row of epoch 0. The training also ends, with the outcome SATURATED or UNCHANGED, if
+    the cost is above 10⁻³, an epoch changed no weight, and provably no mini-batch can change one. The last row is then
+    that epoch.
 
-    All devices of a process share the networks of a group. In a job of several processes, process p of P runs the
-    groups p, p + P, …, and process 0 joins the table.
+    All devices of a process share the networks of a group. A group of fewer networks than devices runs on one device.
+    In a job of P processes, process p, counted from 0, runs the groups p, p + P, …, and process 0 writes the joined
+    table.
 
     Args:
         data: A `Dataset`, or a pair (x, y) of training examples, as for `train`.
@@ -95,32 +98,35 @@ def sweep(
         eta: The learning rate η, or a list of several. Each is above 0.
         seeds: The number of seeds, which are then 0, 1, …; or a list of seeds from 0 to 2³² − 1.
         epochs: The number of epochs of each network, 1 or more.
-        folder: The folder of the sweep: a new folder, or the folder of the same sweep. By default nothing is written.
+        folder: The folder of the sweep: new, empty, or the folder of the same sweep. By default nothing is written.
         batch_size: Examples per mini-batch, 1 to n. None is the full batch. Default 10.
         scheme: The first weights, "gaussian" (default) or "scaled", as in `init_network`.
         kernel: The backend, as for `train`. Default "auto".
         keep: The number of networks to save for each network size, as `network-….safetensors`: the best networks
-            with the outcome COMPLETED. The last accuracy on the validation set decides, otherwise on the test set,
-            otherwise on the training set. Default 0.
+            with the outcome COMPLETED. The last accuracy on the validation set decides; without this set, on the
+            test set; and otherwise on the training set. Default 0.
         part: (i, n) runs only part i of n, counted from 1, for jobs that share a folder and do not communicate. Join
             the parts with `merge_sweep`. By default all parts.
         memory: The memory in bytes for a group of networks. By default a quarter of the free memory of the machine or
-            of its accelerators. The folder records the value of its first call.
+            of its accelerators. Later calls with the folder use the value of the first call, and refuse another.
         progress: True to show a progress bar on stderr if that is a terminal. Default False.
-        stop: A function without arguments, called before each epoch. If it returns True, the sweep saves its state and
-            stops. By default the sweep runs to the end.
+        stop: A function without arguments, called before each epoch, and repeatedly while other processes of the job
+            still run. If it returns True, the sweep stops, and with a folder saves its state. By default the sweep runs
+            to the end.
 
     Returns:
         The table, the paths of the saved networks, and the backends. `complete` is False for one of several parts, and
         after a stop.
 
     Raises:
-        RangeError: If a number or a name is out of range, or a list is empty or holds a value twice. Also if `folder`
-            is None with `keep`, with `part` or in a job of several processes.
-        DtypeError: If an argument has the wrong type.
+        RangeError: If a number is out of range, a name is unknown, a list is empty or holds a value twice, the data
+            have padding or span several processes, or no file can have the path `folder`. Also if `folder` is None
+            with `keep`, with `part` or in a job of several processes.
+        DtypeError: If an argument has the wrong type or is traced.
         ShapeError: If the data do not fit the sizes.
-        DataError: If a label or a value of the data is out of range.
-        CheckpointError: If the folder holds other files or a sweep with other settings, or another process runs it.
+        DataError: If a label is not from 0 to outputs − 1, or an input or target is NaN or infinite.
+        CheckpointError: If the folder holds other files, damaged settings or a sweep with other settings, or if another
+            process already runs a group of this call.
         WriteError: If a file cannot be written.
 
     Example:
@@ -149,7 +155,10 @@ def sweep(
             "sweep: data must be whole in each process, got arrays that span several processes.\nPass NumPy arrays."
         )
     if any(len(fitted[name].y) != count for name, count in counts.items()):
-        raise RangeError("sweep: data must have no padding, because devices share the networks and not the examples.")
+        raise RangeError(
+            "sweep: data must have no padding, got padded examples.\n"
+            "Pass NumPy arrays, because the devices divide the networks and not the examples."
+        )
     n = counts["train"]
     if batch_size is not None:
         require_count("sweep", "batch_size", batch_size, most=n)
@@ -192,7 +201,7 @@ def sweep(
                 **({} if part is None else {"parts": parts}),
             },
         )
-        # A saved sweep continues with the backends of its first call.
+        # A saved sweep continues with the backends that its first call chose.
         choices = [
             choice if choice.name == name else select_backend(name, job)
             for choice, (name, _), job in zip(choices, config["kernels"], jobs, strict=True)
@@ -228,7 +237,8 @@ def merge_sweep(folder: str | Path) -> Sweep:
         The complete sweep, as a call without parts returns it. Its table is also in the folder, as `table.parquet`.
 
     Raises:
-        CheckpointError: If the folder holds no sweep, or parts are missing. The message names them.
+        CheckpointError: If the folder holds no sweep, the table of a group is damaged, or parts are missing, which the
+            message names.
         DtypeError: If `folder` is not a str or a Path.
         RangeError: If no file can have this path.
         WriteError: If a file cannot be written.
@@ -280,7 +290,8 @@ def _completed(store: SweepFolder, table: Any, kernels: dict[str, BackendChoice]
     sweep = Sweep(table, (), store.path, kernels, complete=whole)
     kept = [store.network(*point) for point in best(sweep.last(), store.config["settings"]["keep"])]
     missing = [path.name for path in kept if not path.exists()]
-    # merge_sweep keeps the best networks of all parts, so it may have removed networks of this part.
+    # Do not warn for one part: merge_sweep keeps the best networks of all parts, so it may have removed those of this
+    # part.
     if missing and whole:
         warnings.warn(
             f"sweep: the kept networks must be in {store.path}, but {', '.join(missing)} is missing.\n"
@@ -294,7 +305,7 @@ def _completed(store: SweepFolder, table: Any, kernels: dict[str, BackendChoice]
 
 
 def _require_same_sweep(store: SweepFolder, settings: dict[str, Any]) -> None:
-    """Raise CheckpointError if the folder has other settings or another dtype. Warn if versions or devices differ."""
+    """Raise CheckpointError for other settings or another dtype. Warn of another version, device or setting of JAX."""
     before: dict[str, str] = store.config["made_with"]
     now = made_with()
     if before["float"] != now["float"]:

@@ -13,8 +13,8 @@ from jaxgd.typed import finfo, jit, tree_map
 # Beyond this |z| every backend computes an output of exactly 0 or 1, and σ′(z) = 0: exp(−104) is 0 in float32, and
 # exp(−746) in float64.
 _DEAD = {"float32": 110.0, "float64": 750.0}
-# The number of examples whose gradients are bounded together. For nearly every network, the first examples already
-# show that the network can still change.
+# The number of examples in a slice, whose gradients are bounded at once. For nearly every network, the proof already
+# fails after the first slice.
 _ROWS = 100
 
 

@@ -19,7 +19,7 @@ from jaxgd.sweeps.plan import Group
 from jaxgd.sweeps.table import read_table, write_table
 
 _SWEEP, _STATE = "jaxgd.sweep/1", "jaxgd.sweep.state/1"
-_LONGEST = 2**19  # bytes of sweep.json
+_LONGEST = 2**19  # limit on sweep.json, in bytes
 
 
 class SweepFolder:
@@ -31,7 +31,7 @@ class SweepFolder:
 
     @classmethod
     def open(cls, who: str, path: Path) -> "SweepFolder":
-        """Open the folder of a sweep. Missing or damaged settings raise CheckpointError."""
+        """Open the folder of a sweep. A missing or damaged sweep.json raises CheckpointError."""
         path = as_path(who, path)
         file = path / "sweep.json"
         try:
@@ -50,7 +50,7 @@ class SweepFolder:
 
     @classmethod
     def find(cls, path: Path) -> "SweepFolder | None":
-        """Return the folder of a sweep, or None if the path is free. A folder of other files raises CheckpointError."""
+        """Return the folder of a sweep, or None if it is missing or empty. Other content raises CheckpointError."""
         with writing(path):
             free = not path.exists() or (path.is_dir() and not any(not x.name.endswith(".tmp") for x in path.iterdir()))
         return None if free else cls.open("sweep", path)
@@ -61,7 +61,8 @@ class SweepFolder:
         content = (json.dumps(seal({"format": _SWEEP, **config}), indent=1) + "\n").encode()
         if len(content) > _LONGEST:
             raise RangeError(
-                f"sweep: sizes, eta and seeds must be at most {_LONGEST:,} bytes of JSON, got {len(content):,}.\n"
+                f"sweep: sweep.json, with sizes, eta and seeds, must have at most {_LONGEST:,} bytes, got "
+                f"{len(content):,}.\n"
                 "Give seeds as a count, or make several sweeps."
             )
         with writing(path):
@@ -140,7 +141,7 @@ class SweepFolder:
         return self._table(self.path / "table.parquet", self._id, "the groups are joined again")
 
     def complete(self, table: Any, kept: list[Path]) -> None:
-        """Write the table of the whole sweep. Remove the groups' states, and all networks that are not in `kept`."""
+        """Write the table of the sweep if it is missing. Remove the groups' states, and networks not in `kept`."""
         with writing(self.path):
             for path in {*self.path.glob("network-*.safetensors"), *self.path.glob("groups/*/state.safetensors")}:
                 if path not in kept:

@@ -40,11 +40,11 @@ class Progress(NamedTuple):
     """The state of a group between two epochs, in the host's memory. A network is given by its index in the group.
 
     Attributes:
-        epoch: The number of epochs done; −1 before the evaluation of the first networks.
+        epoch: The number of epochs done; −1 before the first evaluation.
         values: The values of `COLUMNS` by epoch and network, (epochs + 1, columns, networks).
         last: For each network, the last epoch that has a row in the table, (networks,).
         codes: For each network, the code of its outcome, (networks,).
-        still: True for each network that the last epoch left unchanged, (networks,).
+        still: True for each network that its latest epoch left unchanged, (networks,).
         ended: True for each network whose training has ended, (networks,).
         members: The network at each index of the batch, (width,).
         batch: The arrays of the networks in `members`, by name: weights, key, cost and, in full-batch training, the
@@ -66,7 +66,7 @@ AfterEpoch = Callable[[int, Callable[[], Progress]], bool]
 
 
 def begin(group: Group, scheme: str, epochs: int) -> Progress:
-    """Return the first networks of a group, before their evaluation."""
+    """Return the state of a group before the first evaluation."""
     # One program that draws all networks would take as long to compile as this loop takes for 2,000 networks.
     drawn = {seed: first_network(seed, group.sizes, scheme) for seed in dict.fromkeys(group.seeds)}
     n = len(group.seeds)
@@ -97,11 +97,11 @@ def advance(
     config: StaticConfig,
     after_epoch: AfterEpoch,
 ) -> Progress:
-    """Train the networks of a group until all have ended or made all epochs.
+    """Train the networks of a group until all have ended or made all epochs, or `after_epoch` stops them.
 
     Args:
         group: The group.
-        progress: The first networks, or the state at which an earlier call stopped.
+        progress: The state from `begin`, or the state at which an earlier call stopped.
         splits: The examples.
         config: The static configuration of an epoch.
         after_epoch: A function that is called as after_epoch(done, now) after the first evaluation and after each
@@ -166,7 +166,7 @@ def networks_of(group: Group, progress: Progress, some: list[int]) -> list[Netwo
 
 
 def _width(active: int, width: int) -> int:
-    """Return the smallest width from width, width/2, width/4, … that holds the active networks."""
+    """Return the smallest width from width, width/2, width/4, …, rounded up, that holds the active networks."""
     while width > 1 and -(-width // 2) >= active:
         width = -(-width // 2)
     return width
@@ -227,7 +227,7 @@ def _step(
     config: StaticConfig,
     devices: tuple[jax.Device, ...],
 ) -> tuple[TrainState, Array, Array, Array]:
-    """Run an epoch of every network, each on one device.
+    """Run an epoch of every network, or its first evaluation, as `run` says. Each network is on one device.
 
     Return the states, the values of `COLUMNS`, the codes, and True for each network whose weights kept all their bits.
     """

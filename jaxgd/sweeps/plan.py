@@ -20,10 +20,10 @@ from jaxgd.errors import (
     shown,
 )
 
-# Largest number of networks per group and device. Larger groups do not train faster on a CPU, and a sweep is divided
-# among processes, or into parts, by whole groups.
+# Largest number of networks per group and device. Larger groups do not train faster on a CPU. Processes and parts take
+# whole groups, so smaller groups divide a sweep more evenly.
 _MOST = 128
-# A row takes about 100 bytes in memory.
+# Largest number of rows of a table. A row takes about 100 bytes in memory.
 _MOST_ROWS = 10**9
 
 
@@ -51,7 +51,7 @@ class Group(NamedTuple):
     """Networks of equal sizes that are trained together.
 
     Attributes:
-        number: The number of the group in the sweep.
+        number: The number of the group in the sweep, from 0.
         sizes: The widths of its networks.
         eta: The learning rate of each network.
         seeds: The seed of each network.
@@ -66,7 +66,10 @@ class Group(NamedTuple):
 
 
 def require_points(sizes: object, eta: object, seeds: object, epochs: int, dtype: np.dtype[Any]) -> Points:
-    """Return the points. Raise unless sizes, eta and seeds hold valid values, each value once."""
+    """Return the points.
+
+    Raise unless sizes, eta and seeds hold valid values, each once, and the table has at most `_MOST_ROWS` rows.
+    """
     several = sizes if _is_list(sizes) and len(sizes) and all(map(_is_list, sizes)) else [sizes]
     widths = [require_sizes("sweep", each) for each in several]
     rates: list[Any] = list(eta) if _is_list(eta) else [eta]
@@ -123,7 +126,7 @@ def bytes_per_network(sizes: Sequence[int], examples: int, batch_size: int, item
 
     This memory holds six arrays of the size of the weights, such as the weights before and after the epoch, their copy
     in the backend, their gradient and their change. It also holds the activations of a mini-batch, the order of
-    examples with its intermediate results, and with XLA the outputs of all examples.
+    examples with its intermediate results, and, unless the backend is native, the outputs of all examples.
     """
     weights = sum(a * b + b for a, b in itertools.pairwise(sizes))
     outputs = 0 if backend == "native" else 3 * examples * sizes[-1]
@@ -131,7 +134,10 @@ def bytes_per_network(sizes: Sequence[int], examples: int, batch_size: int, item
 
 
 def group_counts(points: Points, per_network: Sequence[int], memory: int, parts: int) -> list[int]:
-    """Return the number of groups per network size, so that a group fits the memory and each part has a group."""
+    """Return the number of groups per network size.
+
+    A group of several networks fits the memory, and each part has a group.
+    """
     total = points.per_sizes
     most = [min(max(memory // need, 1), _MOST * jax.local_device_count()) for need in per_network]
     return [max(-(-total // n), min(parts, total)) for n in most]

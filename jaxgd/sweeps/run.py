@@ -15,14 +15,14 @@ from jaxgd.sweeps.group import AfterEpoch, Progress, networks_of
 from jaxgd.sweeps.plan import Group
 from jaxgd.sweeps.table import Sweep, best, rows
 
-# Shortest time in seconds between two saves of a running group.
+# Shortest time in seconds between two saves of a running group. A stop saves at once.
 _SECONDS = 2.0
 # Seconds between two checks for the tables of other processes.
 _POLL = 0.2
 
 Train = Callable[[Group, Progress | None, AfterEpoch], Progress]
-"""A function that trains a group from its saved state, or from its first networks. It calls its last argument after
-each epoch, as `group.advance` does."""
+"""A function that trains a group from its saved state; if this is None, from the start. It calls its last argument
+as `group.advance` calls `after_epoch`."""
 
 
 def run_groups(

@@ -26,10 +26,10 @@ class Sweep:
 
     Attributes:
         table: A `pyarrow.Table` with one row per network and epoch, in the order of sizes, eta, seed and epoch. Its
-            columns are sizes, such as "784-30-10", eta, seed, epoch, cost, accuracy, validation_cost,
-            validation_accuracy, test_cost, test_accuracy, step_norm and outcome. The outcome is the name of the
-            `Reason` of the network, the same in all of its rows. STOPPED means that `stop` ended its training.
-        networks: The paths of the networks that `keep` has saved, grouped by sizes, the best first.
+            columns are sizes, eta, seed, epoch, cost, accuracy, validation_cost, validation_accuracy, test_cost,
+            test_accuracy, step_norm and outcome. The sizes are text, such as "784-30-10". The outcome is the name of
+            the `Reason` of the network, the same in all of its rows. STOPPED means that `stop` ended its training.
+        networks: The paths of the networks that `keep` has saved, grouped by sizes, the best of each size first.
         folder: The folder of the sweep. None if nothing was written.
         kernel: The backend that ran the epochs, and the reason for it, by sizes.
         complete: True if the table holds every network of the sweep.
@@ -130,8 +130,8 @@ def best(last: Any, keep: int) -> list[tuple[str, float, int]]:
     """Return the sizes, η and seed of the networks to keep, from the last row of each network.
 
     They are the best `keep` networks of each network size among those with the outcome COMPLETED. The accuracy on the
-    validation set decides, otherwise on the test set, otherwise on the training set. The lower cost decides between
-    equal accuracies.
+    validation set decides; without this set, on the test set; and otherwise on the training set. The lower cost decides
+    between equal accuracies.
     """
     names: list[str] = last.column_names
     column = {name: np.asarray(last.column(name).to_pylist()) for name in names}

@@ -251,55 +251,73 @@ MARKS = [
 # Each row has the file, the options, the exit status, the last line of standard output, and the skipped cases.
 COUNTS = {
     "all right": (RIGHT, ["--strict"], 0, "1 case: 1 right", []),
-    "other parameters": (RIGHT + PARAMETERS, [], 0, "3 cases: 1 right, 2 skipped", [NEEDS_SHAPE, NEEDS_POINT]),
-    "other parameters, strict": (
+    "cases that need other parameters": (
+        RIGHT + PARAMETERS,
+        [],
+        0,
+        "3 cases: 1 right, 2 skipped",
+        [NEEDS_SHAPE, NEEDS_POINT],
+    ),
+    "cases that need other parameters, strict": (
         RIGHT + PARAMETERS,
         ["--strict"],
         3,
         "3 cases: 1 right, 2 skipped",
         [NEEDS_SHAPE, NEEDS_POINT],
     ),
-    "skips": (RIGHT + SKIPPING, [], 0, "4 cases: 1 right, 3 skipped", SKIPS),
-    "skips, strict": (RIGHT + SKIPPING, ["--strict"], 3, "4 cases: 1 right, 3 skipped", SKIPS),
-    "a method and marks": (RIGHT + MARKED, ["--strict"], 3, "5 cases: 1 right, 4 skipped", MARKS),
-    "a mark of the file": (
+    "pytest skips cases": (RIGHT + SKIPPING, [], 0, "4 cases: 1 right, 3 skipped", SKIPS),
+    "pytest skips cases, strict": (RIGHT + SKIPPING, ["--strict"], 3, "4 cases: 1 right, 3 skipped", SKIPS),
+    "a method and marked tests are skipped, strict": (
+        RIGHT + MARKED,
+        ["--strict"],
+        3,
+        "5 cases: 1 right, 4 skipped",
+        MARKS,
+    ),
+    "a mark of the file skips its cases": (
         RIGHT + "\n    import pytest\n    pytestmark = pytest.mark.skipif(True, reason='no GPU')\n",
         [],
         0,
         "1 case: 0 ran, 1 skipped",
         ["check_sin: has the mark skipif: no GPU"],
     ),
-    "only other parameters": (PARAMETERS, [], 0, "2 cases: 0 ran, 2 skipped", [NEEDS_SHAPE, NEEDS_POINT]),
-    "only other parameters, strict": (
+    "only cases that need other parameters": (
+        PARAMETERS,
+        [],
+        0,
+        "2 cases: 0 ran, 2 skipped",
+        [NEEDS_SHAPE, NEEDS_POINT],
+    ),
+    "only cases that need other parameters, strict": (
         PARAMETERS,
         ["--strict"],
         3,
         "2 cases: 0 ran, 2 skipped",
         [NEEDS_SHAPE, NEEDS_POINT],
     ),
-    "cannot tell, a skip": (
+    "one case cannot tell, two are skipped": (
         RIGHT + UNDECIDED + PARAMETERS,
         [],
         3,
         "4 cases: 1 right, 1 cannot tell, 2 skipped",
         [NEEDS_SHAPE, NEEDS_POINT],
     ),
-    "wrong then a skip": (
+    "a case is wrong and then skips, strict": (
         RIGHT + NOT_EVERYWHERE,
         ["--strict"],
         1,
         "2 cases: 1 right, 1 wrong",
         ["check_wrong_then_skip: half"],
     ),
-    "cannot tell then a skip or an error": (
+    "cases cannot tell and then skip or raise, strict": (
         RIGHT + KINKS,
         ["--strict"],
         2,
         "3 cases: 1 right, 1 cannot tell, 1 could not run",
         ["check_kink_then_skip: half"],
     ),
-    "the worst of two reports": (RIGHT + WRONG, [], 1, "2 cases: 1 right, 1 wrong", []),
-    "an error, strict": (
+    "a case with two reports counts as the worse": (RIGHT + WRONG, [], 1, "2 cases: 1 right, 1 wrong", []),
+    "an exception named Skipped is an error, strict": (
         RIGHT + BROKEN + PARAMETERS,
         ["--strict"],
         2,
@@ -328,7 +346,7 @@ def test_the_last_line_counts_the_cases(jaxgd, source, options, status, last, sk
 
 
 def test_json_has_the_skipped_cases(jaxgd):
-    """The document has no summary. A case that reports first and skips later has two objects."""
+    """The JSON document has no summary. A case that reports first and skips later has two objects."""
     write(RIGHT + PARAMETERS + SKIPPING)
     answer = jaxgd("check", "model.py", "--json", "--strict")
     assert answer.status == 3
@@ -347,7 +365,7 @@ def test_json_has_the_skipped_cases(jaxgd):
 
 
 def test_two_files_share_one_summary(jaxgd):
-    """The named case of the first file is counted once, although two arguments name it."""
+    """The case of the first file is counted once, although two arguments select it."""
     write(RIGHT)
     write(PARAMETERS, "other.py")
     answer = jaxgd("check", "model.py", "model.py::check_sin", "other.py")
@@ -486,20 +504,26 @@ def test_an_interrupt_returns_status_130(jaxgd):
 
 
 MISUSE = {
-    "no file": (["absent.py"], "'absent.py' is not a file"),
-    "a case in no file": (["absent.py::check_x"], "'absent.py' is not a file"),
+    "a file that does not exist": (["absent.py"], "'absent.py' is not a file"),
+    "a case in a file that does not exist": (["absent.py::check_x"], "'absent.py' is not a file"),
     "a folder": (["."], "'.' is not a file"),
-    "no path": (["::check_x"], "is not a file"),
-    "no Python": (["notes.txt"], "Its name must end in .py"),
+    "a case without a path": (["::check_x"], "is not a file"),
+    "a file without the ending .py": (["notes.txt"], "Its name must end in .py"),
     "no such case": (["model.py::check_sine"], "has no 'check_sine'. Its cases are check_sin. Did you mean check_sin?"),
-    "an empty case": (["model.py::"], "Its cases are check_sin."),
-    "no cases to name": (["none.py::check_x"], "has no case check_… or test_…"),
-    "no cases that run": (["fixtures.py::test_x"], "has no case check_… or test_…. Did you mean test_f?"),
-    "no case at all": (["none.py"], "none.py has no case. A case is a function check_…"),
-    "no function": (["none.py::number"], "none.py::number must be a function, got int"),
-    "a class": (["none.py::Thing"], "must be a function"),
-    "other parameters": (["none.py::step"], "none.py::step needs x, but jaxgd check supplies only check_gradients"),
-    "fixtures": (["fixtures.py::test_f"], "fixtures.py::test_f needs tmp_path"),
+    "an empty name of a case": (["model.py::"], "Its cases are check_sin."),
+    "no such case in a file without cases": (["none.py::check_x"], "has no case check_… or test_…"),
+    "no such case in a file without runnable cases": (
+        ["fixtures.py::test_x"],
+        "has no case check_… or test_…. Did you mean test_f?",
+    ),
+    "a file without cases": (["none.py"], "none.py has no case. A case is a function check_…"),
+    "a number instead of a function": (["none.py::number"], "none.py::number must be a function, got int"),
+    "a class instead of a function": (["none.py::Thing"], "must be a function"),
+    "a function that needs another parameter": (
+        ["none.py::step"],
+        "none.py::step needs x, but jaxgd check supplies only check_gradients",
+    ),
+    "a test that needs a fixture": (["fixtures.py::test_f"], "fixtures.py::test_f needs tmp_path"),
     "negative seed": (["model.py", "--seed", -1], "between 0 and"),
     "no such flag": (["model.py", "--fast"], "--fast"),
 }
