@@ -115,7 +115,8 @@ def unrelated(v):
     return v[0] * jax.lax.while_loop(lambda c: c < 3, lambda c: c + 1, 0)
 
 
-# A function of v, the coarsest dtype of its computations with v, and True if they iterate until a condition holds.
+# A function of v, the coarsest float or complex dtype of its computations with v, and True if they iterate until a
+# condition holds.
 TRAITS = {
     "float64": (lambda v: jnp.sin(v[0]), "float64", False),
     "float32": (cast(jnp.float32), "float32", False),

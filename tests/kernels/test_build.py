@@ -1,4 +1,4 @@
-"""The build of the native library, with a script in place of the compiler."""
+"""The build of the native library, in one test with a script in place of the compiler, and the files of a wheel."""
 
 import importlib.util
 import os

@@ -171,7 +171,7 @@ def test_auto_gives_the_reason_why_the_kernel_cannot_run_on_a_host(gpus, name):
     assert (choice.name, choice.reason) == ("xla", actual)
 
 
-def test_a_kernel_is_loaded_once_and_prepared_on_every_device(gpus):
+def test_a_kernel_is_loaded_once_for_two_gpus_and_prepared_on_both(gpus):
     fake = gpus(devices=({}, {}))
     choice = select_backend("auto", job())
     assert choice.name == "cuda"

@@ -120,8 +120,8 @@ def test_the_kernels_errors_are_stored_and_equal_those_of_numpy(on_gpu):
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        # The spoiled weight is near 0.04, and the weights move by about 3. The first change exceeds the limit of the
-        # error, which is near 2e-7. The second change is far below the limit, and happens only in the second run.
+        # The spoiled weight is near 0.04, and the weights move by about 3, so the first change exceeds the limit of the
+        # error, which is near 2e-7. The second change is only in the second launch, from which no error is computed.
         (lambda launch: 1e-2, r"1 steps, float32 \(2×TF32\): expected an error of at most .*, got"),
         (lambda launch: 2e-7 * (launch == 2), r"1 steps, float32 \(2×TF32\): 1 weights differ between two runs"),
     ],

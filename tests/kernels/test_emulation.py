@@ -118,7 +118,7 @@ def test_invalid_values_give_a_result_that_is_not_finite(library, fault):
     assert finite.tolist() == [0 if "label" in fault else 1, 0]
 
 
-def test_any_order_of_the_threads_gives_the_same_bits(library):
+def test_a_shuffled_order_of_the_threads_gives_the_same_bits(library):
     network, x, y, orders = drawn(SMALL, 30, True, 1, seed=0)
     first, second = (
         emulation.emulate(library(SMALL), SMALL, network, x, y, orders, [3.0], seed=seed)[0] for seed in (0, 7)

@@ -84,11 +84,11 @@ def test_auto_takes_the_first_backend_that_is_not_slower(register):
 # The fake's platform, why it cannot run, why it is slower, why the native backend cannot run, the device, the choice.
 GONE, SLOW = "the fake cannot", "quicker than the fake"
 CHOICES = {
-    "unsupported": ("cpu", GONE, None, "no compiler", "cpu", f"xla: {GONE}"),
-    "slower": ("cpu", None, SLOW, "no compiler", "cpu", f"xla: {SLOW}"),
-    "unsupported comes before slower": ("cpu", GONE, SLOW, "no compiler", "cpu", f"xla: {GONE}"),
-    "on another device": ("gpu", GONE, None, "no compiler", "cpu", "xla: no compiler"),
-    "on this device": ("gpu", GONE, None, "no compiler", "gpu", f"xla: {GONE}"),
+    "the fake cannot run": ("cpu", GONE, None, "no compiler", "cpu", f"xla: {GONE}"),
+    "the fake is slower": ("cpu", None, SLOW, "no compiler", "cpu", f"xla: {SLOW}"),
+    "the fake cannot run and is slower": ("cpu", GONE, SLOW, "no compiler", "cpu", f"xla: {GONE}"),
+    "the fake is for another device": ("gpu", GONE, None, "no compiler", "cpu", "xla: no compiler"),
+    "the fake is for this device": ("gpu", GONE, None, "no compiler", "gpu", f"xla: {GONE}"),
     "on a device without a backend": (
         "gpu",
         GONE,

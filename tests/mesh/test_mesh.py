@@ -1,4 +1,4 @@
-"""Results on several devices and in several processes equal those of one device."""
+"""Results on several devices and in several processes equal those of one device up to rounding."""
 
 import json
 import os

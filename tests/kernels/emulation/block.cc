@@ -10,7 +10,7 @@
 #include <vector>
 
 // The sanitizers must know of every switch from one stack to another. This file is compiled without -fsanitize=thread,
-// so a define of its own, BLOCK_TSAN, turns on the calls of ThreadSanitizer.
+// so a define of its own, BLOCK_TSAN, turns on the calls to ThreadSanitizer.
 #ifdef BLOCK_TSAN
 extern "C" {
 void* __tsan_get_current_fiber();
