@@ -128,7 +128,7 @@ call("w1 in half precision", changed(4, lambda v: v.astype(np.float16)))
 call("w1 of another rank", changed(4, lambda v: v[0]))
 call("w1 with fewer neurons than b1", changed(4, lambda v: v[:-1]))
 call("a short b1", changed(5, lambda v: v[:-1]))
-call("w2 with fewer neurons than w1", changed(6, lambda v: v[:, :-1]))
+call("w2 with fewer hidden neurons than w1", changed(6, lambda v: v[:, :-1]))
 call("a short b2", changed(7, lambda v: v[:-1]))
 call("a network that the kernel is not for", [*known()[:6], np.zeros((2, 5), np.float32), np.zeros(2, np.float32)])
 call("not in place", known(), aliases=0)
@@ -156,7 +156,7 @@ REFUSED = {
     "w1 of another rank": "w1 must be (hidden, in), got F32[20]",
     "w1 with fewer neurons than b1": "b1 has another shape or dtype: expected F32[4], got F32[5]",
     "a short b1": "b1 has another shape or dtype: expected F32[5], got F32[4]",
-    "w2 with fewer neurons than w1": "w2 has another shape or dtype: expected F32[3,5], got F32[3,4]",
+    "w2 with fewer hidden neurons than w1": "w2 has another shape or dtype: expected F32[3,5], got F32[3,4]",
     "a short b2": "b2 has another shape or dtype: expected F32[3], got F32[2]",
     "a network that the kernel is not for": "the kernel was compiled for [20,5,3] with a batch size of 4, "
     "got [20,5,2] with a batch size of 4",
