@@ -1,4 +1,4 @@
-"""Networks and examples for tests of the CUDA kernel, and exact results."""
+"""Networks and examples for tests of the CUDA kernel, and reference results by NumPy."""
 
 import numpy as np
 from hypothesis import given

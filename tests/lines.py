@@ -13,7 +13,7 @@ R, W, U = Verdict.RIGHT, Verdict.WRONG, Verdict.CANNOT_TELL
 
 
 def lines(*functions, h=LONG, size=None, narrow=EPS):
-    """Return the values of functions F(t) at the steps h, as `Lines`. The default of `size` is |F(0)|."""
+    """Return the values of functions F(t) at 0 and at the steps ±h, as `Lines`. The default of `size` is |F(0)|."""
     with np.errstate(all="ignore"):
         plus, minus = (np.array([[float(F(s * t)) for t in h] for F in functions]) for s in (1, -1))
         zero = np.array([float(F(0.0)) for F in functions])

@@ -1,4 +1,4 @@
-"""Read README.md and the pages in docs/, and write the help of the commands into docs/commands.md.
+"""Read README.md, examples/README.md and the pages in docs/, and write the commands' help into docs/commands.md.
 
 `python tests/pages.py --write` replaces the help texts in docs/commands.md by the current ones.
 """
@@ -17,7 +17,7 @@ from unittest import mock
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 COMMANDS_PAGE = ROOT / "docs/commands.md"
-# The build of the site writes docs/index.md from README.md.
+# The build of the site writes docs/index.md from README.md, so PAGES omits it.
 PAGES = (README, ROOT / "examples/README.md", *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs/index.md"}))
 COMMANDS = ("train", "sweep", "evaluate", "predict", "report", "minimize", "check", "info")
 # The width of the help texts in docs/commands.md, in columns.

@@ -1,4 +1,4 @@
-"""The report in words, as text, as JSON and as an exception, from given checks and from a real one."""
+"""The verdict of a report, and the report as text, JSON and exception: from made-up checks and from real ones."""
 
 import dataclasses
 import json
@@ -51,7 +51,7 @@ def test_the_worst_check_decides_a_leaf(checks, deciding):
     assert (found.verdict, found.cause) == (deciding.verdict, deciding.cause)
 
 
-def test_an_empty_leaf_is_right():
+def test_an_empty_leaf_without_checks_is_right():
     found = leaf(shape=(0, 3))
     assert (found.verdict, found.cause, found.explanation, found.size) == (R, "agrees", "empty", 0)
 
@@ -129,7 +129,7 @@ def test_a_leaf_is_explained_in_words(given, words):
 
 
 @pytest.mark.parametrize("cause", [c for c in Cause if c not in (Cause.AGREES, Cause.DIFFERS, Cause.STRUCTURE)])
-def test_an_undecided_cause_has_advice(cause):
+def test_every_cause_but_four_has_advice(cause):
     assert cause is Cause.GRADIENT_NOT_FINITE or ADVICE[cause]
 
 
@@ -137,7 +137,7 @@ def test_an_undecided_cause_has_advice(cause):
     ("claimed", "reference", "ratio"),
     [(3.0, 2.0, 1.5), (1j, 2.0, 0.5j), (1.0, 0.0, math.inf), (0.0, 0.0, math.nan), (math.nan, 0.0, math.nan)],
 )
-def test_the_ratio_of_an_element_may_be_infinite(claimed, reference, ratio):
+def test_the_ratio_of_an_element_may_be_complex_infinite_or_nan(claimed, reference, ratio):
     found = Element((0,), claimed, reference).ratio
     assert found == ratio or (math.isnan(found) and math.isnan(ratio))
 
@@ -145,11 +145,11 @@ def test_the_ratio_of_an_element_may_be_infinite(claimed, reference, ratio):
 # Text.
 
 
-def test_the_table_has_sixteen_rows_and_keeps_wrong_leaves():
+def test_the_table_has_sixteen_rows_and_omits_right_leaves_first():
     names = [f"w{i}" for i in range(20)]
     text = str(report(*(leaf(wrong if name in ("w17", "w3") else right, name=name) for name in names)))
     rows = [line.split()[0] for line in text.splitlines() if "float32[3]" in line]
-    # Sixteen leaves, in the order of the arguments.
+    # The leaves stay in the order of the arguments. The wrong leaf w17 takes the row of w15.
     assert rows == [*names[:15], "w17"]
     assert "… and 4 more leaves, all right" in text
     some = str(report(*(leaf(wrong, name=name) for name in names)))
@@ -200,7 +200,7 @@ def test_the_consistency_of_f_is_one_line(consistency, words):
     assert words in str(report(leaf(right), consistency=consistency))
 
 
-def test_a_second_order_report_follows_the_first():
+def test_a_second_order_report_follows_the_first_order_report():
     text = str(report(leaf(right), second_order=second))
     assert text.index("check_gradients(f): wrong") < text.index("second order, f: wrong")
 
@@ -223,7 +223,7 @@ def test_json_writes_infinite_nan_and_complex_numbers():
     assert plain["second_order"] is None
 
 
-# A real check.
+# Real checks.
 
 
 def test_the_report_names_the_fault_and_fits_a_screen():

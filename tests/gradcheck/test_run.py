@@ -1,4 +1,4 @@
-"""Batches run under vmap, jit or eagerly; compiled programs are kept; the jaxpr shows the dtypes of a function."""
+"""Batches run under vmap, jit or eagerly; compiled programs are kept; the jaxpr shows dtypes and while loops."""
 
 import collections
 
@@ -80,8 +80,8 @@ def test_the_exception_of_the_first_element_passes_through_if_all_raise():
         Runner()(by_numpy, np.float32(2), BATCH + 5)
 
 
-def test_large_variables_limit_the_batch(monkeypatch):
-    """Each element of a batch holds a copy of the variables."""
+def test_large_shared_data_limit_the_elements_that_run_at_once(monkeypatch):
+    """Each element counts as one copy of the shared data. The limit is the size of eight copies."""
     monkeypatch.setattr(run, "_BYTES_AT_ONCE", 8 * A.nbytes)
     runner = Runner()
     out = runner(lambda shared, x: jnp.sum(shared) * x, A, np.arange(20, dtype=np.float32))
@@ -115,20 +115,21 @@ def unrelated(v):
     return v[0] * jax.lax.while_loop(lambda c: c < 3, lambda c: c + 1, 0)
 
 
-# A function of v, the coarsest dtype of its computations with v, and True if they iterate until a condition holds.
+# A function of v, the coarsest float or complex dtype of its computations with v, and True if they iterate until a
+# condition holds.
 TRAITS = {
     "float64": (lambda v: jnp.sin(v[0]), "float64", False),
     "float32": (cast(jnp.float32), "float32", False),
     "bfloat16": (lambda v: cast(jnp.bfloat16)(v).astype(v[0].dtype), "bfloat16", False),
     "complex64": (cast(jnp.complex64), "complex64", False),
-    "integers": (lambda v: v[0] * jnp.argmax(v[0]).astype(jnp.int8), "float64", False),
-    "inside jit": (lambda v: jax.jit(cast(jnp.float16))(v), "float16", False),
-    "inside scan": (in_scan, "float16", False),
-    "a constant": (counted, "float64", False),
-    "a loop": (in_while, "float64", True),
-    "a loop inside jit": (lambda v: jax.jit(in_while)(v), "float64", True),
-    "a loop without v": (unrelated, "float64", False),
-    "no tracing": (lambda v: np.float32(v[0]), "float64", False),
+    "an int8 does not count": (lambda v: v[0] * jnp.argmax(v[0]).astype(jnp.int8), "float64", False),
+    "float16 inside jit": (lambda v: jax.jit(cast(jnp.float16))(v), "float16", False),
+    "float16 inside scan": (in_scan, "float16", False),
+    "bfloat16 without v": (counted, "float64", False),
+    "a while loop": (in_while, "float64", True),
+    "a while loop inside jit": (lambda v: jax.jit(in_while)(v), "float64", True),
+    "a while loop without v": (unrelated, "float64", False),
+    "JAX cannot trace it": (lambda v: np.float32(v[0]), "float64", False),
 }
 
 
@@ -147,7 +148,7 @@ def test_a_second_check_compiles_nothing():
     assert set(run._PROGRAMS) == before
 
 
-def test_only_the_latest_programs_are_kept(monkeypatch):
+def test_the_least_recently_used_program_is_dropped(monkeypatch):
     monkeypatch.setattr(run, "_PROGRAMS", collections.OrderedDict())
     monkeypatch.setattr(run, "_MOST_PROGRAMS", 2)
     one = np.ones(2, np.float32)
@@ -161,7 +162,7 @@ def test_only_the_latest_programs_are_kept(monkeypatch):
     assert len(kept[3]) == 2
 
 
-def test_a_changed_global_array_or_rule_changes_the_verdict():
+def test_a_changed_captured_array_or_rule_changes_the_verdict():
     """The function objects stay the same, so a cached program would give the old verdict."""
     array = np.full((2, 3), 2.0)
     rule = with_rule(square, lambda x, g: g * 2 * x)

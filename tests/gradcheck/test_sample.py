@@ -1,4 +1,4 @@
-"""Values of F along directions and elements, in float64 if f can run in it, otherwise in the arguments' dtype."""
+"""Values of F(t) = ⟨w, f(x + t u)⟩, in float64 if f can run in it, otherwise in the arguments' dtype."""
 
 import dataclasses
 
@@ -47,7 +47,7 @@ def three(x, y, empty):
 
 
 def by_hand(d, leaf, k, t, start=0, stop=9):
-    """Return F(t) along direction k of a leaf."""
+    """Return f(x + t u), where u is direction k of a leaf, set to 0 outside the elements `start` to `stop` − 1."""
     v = [np.asarray(X, float), np.asarray(Y, float)]
     u = np.asarray(d.shared.directions[leaf][k]).reshape(-1)
     moved = v[leaf].reshape(-1) + t * np.where((np.arange(u.size) >= start) & (np.arange(u.size) < stop), u, 0)
@@ -71,7 +71,8 @@ def test_lines_are_values_along_the_directions_of_each_leaf():
             assert line.size[k] == abs(line.zero[k])
     assert lines[0].eps == lines[0].narrow == constants.EPS
     runs = d.runner.runs[Value(sampler.problem)]
-    # F(0) is evaluated once per cotangent. The fourth direction has a new cotangent.
+    # F(0) is evaluated once per cotangent. Of the four directions, only the fourth has a new cotangent. So there are
+    # 1 + 4 · 2 · 2 evaluations, padded to 24.
     sampler.lines([0], 4, quotients.ladder(1.0, 2))
     assert d.runner.runs[Value(sampler.problem)] - runs <= 24
     assert sorted(sampler.zeros) == [0, 1, 2, 3]
@@ -84,7 +85,7 @@ def test_elements_are_values_along_parts_of_a_direction():
     for i, start in enumerate((0, 2)):
         expected = [by_hand(d, 0, 4, t, start, start + 1) for t in h]
         np.testing.assert_allclose(found.plus[i], expected)
-        # The first cotangent is 1.
+        # The last direction uses the first cotangent, which is 1.
         assert found.zero[i] == pytest.approx(by_hand(d, 0, 4, 0))
 
 

@@ -52,7 +52,7 @@ def test_a_large_element_does_not_hide_a_wrong_small_one(n, seed):
 
 
 def test_elements_hidden_by_rounding_are_listed_as_not_checked():
-    """f is 1e12, so rounding hides the terms of the other elements."""
+    """f is about 1e12, so its rounding hides changes of the terms of the second and third element."""
     report = check_gradients(lambda r: jnp.sum(r**-12.0 - r**-6.0), jnp.array([0.1, 1.0, 3.0]))
     assert report.verdict == "right"
     assert any("elements of r with a far smaller gradient" in note for note in report.not_checked)
@@ -101,7 +101,7 @@ def test_a_rule_with_another_value_than_f_is_wrong():
         assert (report.verdict, report.cause) == ("wrong", "the rule returns a different value than f")
 
 
-# Dtypes and domains.
+# Dtypes.
 
 
 @pytest.mark.slow

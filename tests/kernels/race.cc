@@ -1,4 +1,5 @@
-// Train one network with 1, 2 and 5 threads under the thread sanitizer. The weights must have the same bits each time.
+// For each of two costs, train one network with 1, 2 and 5 threads under the thread sanitizer. The weights must have
+// the same bits for any number of threads.
 #include <cstdio>
 #include <cstring>
 #include <vector>
@@ -53,7 +54,7 @@ int main() {
       }
       const jaxgd::EpochResult result = jaxgd::portable::kKernels.epoch(
           {sizes, examples, order.data(), batch_size, cost, 0.5f, decay, before, after, threads});
-      if (!result.finite || weights == start) return failed("the weights are unchanged or not finite");
+      if (!result.finite || weights == start) return failed("the weights are unchanged, or `finite` is false");
       if (threads == 1) first = weights;
       if (weights != first) return failed("the number of threads changes the weights");
     }

@@ -1,4 +1,4 @@
-"""The build of the native library, with a script in place of the compiler."""
+"""The build of the native library, in one test with a script in place of the compiler, and the files of a wheel."""
 
 import importlib.util
 import os
@@ -16,7 +16,8 @@ from jaxgd.kernels import native
 SOURCE = Path(native.__file__).parent / "src"
 BUILD = runpy.run_path(str(SOURCE / "build.py"))
 
-# Join the input files into the output file. Fail if FAKE is "broken".
+# A compiler that logs its arguments and prints FAKE as its version and machine. To compile or link, it joins the input
+# files into the output file, or fails if FAKE is "broken".
 COMPILER = """#!/bin/sh
 echo "$@" >> "$0.log"
 case "$1" in --version|-dumpmachine) echo "${FAKE:-one}"; exit;; esac
@@ -65,7 +66,7 @@ def test_a_library_is_kept_only_while_its_sources_and_commands_are_unchanged(tmp
     for changed in ({}, {"FAKE": "two"}, {}, {"CXXFLAGS": "-g"}, {"LDFLAGS": "-g"}, {"FAKE": "x86_64"}):
         assert build(**changed)[0], changed
         assert not build(**changed)[0], changed
-    # A truncated library has no stamp.
+    # A truncated library has no stamp, so it is built again.
     library.write_bytes(library.read_bytes()[:100])
     assert build()[0]
     assert build(tmp_path / "other.so", "-O1")[0]
@@ -95,7 +96,7 @@ def test_a_wheel_holds_the_cuda_kernel_and_no_emulation(tmp_path, compiler):
     # A library that is up to date is kept, which saves 20 s.
     left_out = ("__pycache__",) if compiler else ("__pycache__", "_native.so")
     shutil.copytree(root / "jaxgd", copy / "jaxgd", ignore=shutil.ignore_patterns(*left_out))
-    # Another process may write the byte code of tests/kernels meanwhile.
+    # Another process may write the byte code of tests/kernels meanwhile, so it is not copied.
     shutil.copytree(root / "tests/kernels", copy / "tests/kernels", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copy(root / name, copy)

@@ -41,17 +41,17 @@ REASONS = {
     "inputs in float32": ({"x": np.float32}, "the CUDA kernel needs inputs of bytes, got float32"),
     "no hidden layer": ({"sizes": (20, 3)}, "the CUDA kernel needs one hidden layer, got 0"),
     "two hidden layers": ({"sizes": (20, 5, 5, 3)}, "the CUDA kernel needs one hidden layer, got 2"),
-    "inputs": ({"sizes": (1025, 5, 3)}, "the CUDA kernel takes at most 1,024 inputs, got 1,025"),
-    "hidden": ({"sizes": (20, 33, 3)}, "the CUDA kernel takes at most 32 hidden neurons, got 33"),
-    "outputs": ({"sizes": (20, 5, 17)}, "the CUDA kernel takes at most 16 outputs, got 17"),
-    "mini-batch": ({"batch_size": 17}, "the CUDA kernel takes at most 16 examples per mini-batch, got 17"),
+    "too many inputs": ({"sizes": (1025, 5, 3)}, "the CUDA kernel takes at most 1,024 inputs, got 1,025"),
+    "too many hidden neurons": ({"sizes": (20, 33, 3)}, "the CUDA kernel takes at most 32 hidden neurons, got 33"),
+    "too many outputs": ({"sizes": (20, 5, 17)}, "the CUDA kernel takes at most 16 outputs, got 17"),
+    "a large mini-batch": ({"batch_size": 17}, "the CUDA kernel takes at most 16 examples per mini-batch, got 17"),
     "full batch": ({"batch_size": None}, "the CUDA kernel needs mini-batches, got the full batch"),
-    "precision": (
+    "bfloat16 products": (
         {"precision": "bfloat16"},
         'the CUDA kernel needs the precision None, "float32" or "tensorfloat32", got \'bfloat16\'',
     ),
-    "precision of each factor": ({"precision": ["high", "high"]}, "got ['high', 'high']"),
-    "the CPU": (
+    "a precision for each factor": ({"precision": ["high", "high"]}, "got ['high', 'high']"),
+    "arrays on the CPU": (
         {},
         "the CUDA kernel needs arrays on one NVIDIA GPU, got cpu (JAX for a GPU: pip install 'jaxgd[cuda13]')",
     ),
@@ -171,7 +171,7 @@ def test_auto_gives_the_reason_why_the_kernel_cannot_run_on_a_host(gpus, name):
     assert (choice.name, choice.reason) == ("xla", actual)
 
 
-def test_a_kernel_is_loaded_once_and_prepared_on_every_device(gpus):
+def test_a_kernel_is_loaded_once_for_two_gpus_and_prepared_on_both(gpus):
     fake = gpus(devices=({}, {}))
     choice = select_backend("auto", job())
     assert choice.name == "cuda"
@@ -253,7 +253,7 @@ def types(*arrays):
 
 
 def require_call(text, front=(), sizes=(20, 5, 3), labels=True, padded=32):
-    """Require exactly one call of the kernel, and check its shapes, aliases and attributes."""
+    """Require exactly one call of the kernel, and check its shapes, aliases, attributes and layouts."""
     (call,) = re.findall(r"stablehlo\.custom_call @jaxgd_cuda_epoch\((.*)\) \{(.*)\} : \((.*)\) -> \((.*)\)\n", text)
     arguments, attributes, operands, results = call
     inputs, hidden, outputs = sizes

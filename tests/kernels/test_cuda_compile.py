@@ -168,7 +168,7 @@ DAMAGES = {
     "cut short": lambda content: content[:-1],
     "cut within the digest": lambda content: content[:20],
     "longer": lambda content: content + b"\0",
-    "one bit": lambda content: content[:-500] + bytes([content[-500] ^ 1]) + content[-499:],
+    "one bit flipped": lambda content: content[:-500] + bytes([content[-500] ^ 1]) + content[-499:],
     "a foreign file": lambda content: b"# a text\n" * 100,
     "other content with a valid digest": lambda content: hashlib.sha256(b"form").digest() + b"form",
     "too large": lambda content: content + bytes(cubins._LARGEST),

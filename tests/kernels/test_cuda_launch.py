@@ -40,7 +40,7 @@ if not isinstance(found, str):
     handlers.jaxgd_cuda_register(name.encode(), backend._handles[name], *SHAPE[:4])
     handlers.jaxgd_cuda_register(b"another shape", backend._handles[name], 20, 6, 3, 4)
 else:
-    # Register the name like that of a program from another process, so that only the missing driver stops a launch.
+    # Register the name without a loaded kernel, so that only the missing driver stops a launch.
     handlers.jaxgd_cuda_register(name.encode(), 1, *SHAPE[:4])
 
 N = 10
@@ -87,7 +87,7 @@ before = network()
 after, _ = jax.jit(scanned)(before, x, labels, order, np.float32(0.5))
 show("scan", float(after[1].b[0] - before[1].b[0]))
 
-# A wrong array raises an error and never reaches the kernel.
+# A wrong argument raises an error and never reaches the kernel.
 def known(front=()):
     flat = [v for layer in network(*front) for v in layer]
     padded, orders = np.pad(x, ((0, 0), (0, 12))), np.broadcast_to(order, (*front, N))
@@ -114,8 +114,8 @@ call("right", known())
 call("right grid", known((2,)))
 call("no networks", known((0,)))
 call("not padded", changed(0, lambda x: x[:, :20]))
-call("floats", changed(0, lambda x: x.astype(np.float32)))
-call("fewer inputs", changed(0, lambda x: x[:-1]))
+call("inputs in float32", changed(0, lambda x: x.astype(np.float32)))
+call("fewer inputs than labels", changed(0, lambda x: x[:-1]))
 call("labels of another dtype", changed(1, lambda y: y.astype(np.int16)))
 call("targets of another width", changed(1, lambda y: np.zeros((N, 2), np.float32)))
 call("no labels", changed(1, lambda y: y[:0]))
@@ -124,12 +124,12 @@ call("a short order", changed(2, lambda v: v[:-1]))
 call("an order of another dtype", changed(2, lambda v: v.astype(np.uint32)))
 call("η per example", changed(3, lambda v: np.zeros(N, np.float32)), results=[np.int32(0), *known()[4:]])
 call("η for one network", changed(3, lambda v: v[0], (2,)), results=[np.zeros(2, np.int32), *known((2,))[4:]])
-call("half precision", changed(4, lambda v: v.astype(np.float16)))
+call("w1 in half precision", changed(4, lambda v: v.astype(np.float16)))
 call("w1 of another rank", changed(4, lambda v: v[0]))
-call("another hidden layer", changed(4, lambda v: v[:-1]))
-call("b1", changed(5, lambda v: v[:-1]))
-call("w2", changed(6, lambda v: v[:, :-1]))
-call("b2", changed(7, lambda v: v[:-1]))
+call("w1 with fewer neurons than b1", changed(4, lambda v: v[:-1]))
+call("a short b1", changed(5, lambda v: v[:-1]))
+call("w2 with fewer hidden neurons than w1", changed(6, lambda v: v[:, :-1]))
+call("a short b2", changed(7, lambda v: v[:-1]))
 call("a network that the kernel is not for", [*known()[:6], np.zeros((2, 5), np.float32), np.zeros(2, np.float32)])
 call("not in place", known(), aliases=0)
 call("a result of another shape", known(), 3, [np.int32(0), *known()[4:7], np.zeros(4, np.float32)])
@@ -142,8 +142,8 @@ call("batch size above the kernel's", known(), batch_size=5)
 
 REFUSED = {
     "not padded": "x has another shape or dtype: expected U8[10,32], got U8[10,20]",
-    "floats": "x has another shape or dtype: expected U8[10,32], got F32[10,32]",
-    "fewer inputs": "x has another shape or dtype: expected U8[10,32], got U8[9,32]",
+    "inputs in float32": "x has another shape or dtype: expected U8[10,32], got F32[10,32]",
+    "fewer inputs than labels": "x has another shape or dtype: expected U8[10,32], got U8[9,32]",
     "labels of another dtype": "y has another shape or dtype: expected F32[10,3], got S16[10]",
     "targets of another width": "y has another shape or dtype: expected F32[10,3], got F32[10,2]",
     "no labels": "expected 1 to 2147483519 examples, got 0",
@@ -152,12 +152,12 @@ REFUSED = {
     "an order of another dtype": "order has another shape or dtype: expected S32[10], got U32[10]",
     "η per example": "eta has another shape or dtype: expected F32[], got F32[10]",
     "η for one network": "eta has another shape or dtype: expected F32[2], got F32[]",
-    "half precision": "w1 has another shape or dtype: expected F32[5,20], got F16[5,20]",
+    "w1 in half precision": "w1 has another shape or dtype: expected F32[5,20], got F16[5,20]",
     "w1 of another rank": "w1 must be (hidden, in), got F32[20]",
-    "another hidden layer": "b1 has another shape or dtype: expected F32[4], got F32[5]",
-    "b1": "b1 has another shape or dtype: expected F32[5], got F32[4]",
-    "w2": "w2 has another shape or dtype: expected F32[3,5], got F32[3,4]",
-    "b2": "b2 has another shape or dtype: expected F32[3], got F32[2]",
+    "w1 with fewer neurons than b1": "b1 has another shape or dtype: expected F32[4], got F32[5]",
+    "a short b1": "b1 has another shape or dtype: expected F32[5], got F32[4]",
+    "w2 with fewer hidden neurons than w1": "w2 has another shape or dtype: expected F32[3,5], got F32[3,4]",
+    "a short b2": "b2 has another shape or dtype: expected F32[3], got F32[2]",
     "a network that the kernel is not for": "the kernel was compiled for [20,5,3] with a batch size of 4, "
     "got [20,5,2] with a batch size of 4",
     "not in place": "the result w1 must be in the memory of its argument: it is updated in place",

@@ -1,4 +1,4 @@
-"""The tasks of `python -m benchmarks device` that launch without JAX, through a fake driver that computes in NumPy."""
+"""Tasks of `python -m benchmarks device` that launch without JAX, through a fake driver that computes in NumPy."""
 
 import ctypes
 import json
@@ -63,7 +63,7 @@ class Kernels:
             for v, new in zip(networks, trained, strict=True):
                 v[i] = new
         self.launches += 1
-        # Change one weight by a relative error.
+        # Change one weight by the relative error that `spoil` returns for this launch.
         networks[0][0, 0, 0] *= 1 + self.spoil(self.launches)
         self.array(pointers[9], np.int32, blocks)[:] = 1
 
@@ -120,7 +120,8 @@ def test_the_kernels_errors_are_stored_and_equal_those_of_numpy(on_gpu):
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        # The spoiled weight is near 0.04. The weights move by about 3, and the limit of the error is near 2e-7.
+        # The spoiled weight is near 0.04, and the weights move by about 3, so the first change exceeds the limit of the
+        # error, which is near 2e-7. The second change is only in the second launch, from which no error is computed.
         (lambda launch: 1e-2, r"1 steps, float32 \(2×TF32\): expected an error of at most .*, got"),
         (lambda launch: 2e-7 * (launch == 2), r"1 steps, float32 \(2×TF32\): 1 weights differ between two runs"),
     ],

@@ -1,4 +1,4 @@
-"""The CUDA kernel, emulated on the CPU, trains like the book; the emulation and the sanitizers find planted faults."""
+"""The CUDA kernel, emulated on the CPU, trains like the book; the emulation and ThreadSanitizer find planted faults."""
 
 import functools
 import re
@@ -19,7 +19,8 @@ from jaxgd.kernels.cuda.shape import Shape
 pytestmark = pytest.mark.skipif(emulation.why_missing is not None, reason=str(emulation.why_missing))
 
 MNIST = Shape(784, 30, 10, 10, parts=2)
-# Four of the eight warps have no inputs. The last group of 8 inputs is not full. One tile has all neurons and examples.
+# Four of the eight warps have no inputs. The last group of 8 inputs is not full. One tile holds all hidden neurons, and
+# one holds all examples.
 SMALL = Shape(27, 5, 3, 4, parts=2)
 
 
@@ -41,7 +42,7 @@ def test_any_epoch_equals_the_books_loop(library):
         for i in range(networks):
             want = by_book(layers(network, i), x, y, orders[i], np.float32(etas[i]), min(batch_size, n))
             want = tuple(Layer(np.float32(w), np.float32(b)) for w, b in want)
-            # Up to 50 steps. In each of them, every sum has a relative error of at most 2⁻²² (2.4e-7).
+            # Up to 50 steps. Each step keeps 22 bits of the weights and δ, a relative error of about 2⁻²² (2.4e-7).
             assert_leaves_close(layers(actual, i), want, rtol=1e-5)
 
     require_book()
@@ -49,9 +50,9 @@ def test_any_epoch_equals_the_books_loop(library):
 
 @pytest.fixture(scope="module")
 def mnist_runs(genuine_mnist):
-    """Return x and y of 60 steps, and by name two runs: the start, the exact result, and the errors of NumPy's float32.
+    """Return x and y of 60 steps, and two runs: the start, the result in float64, and the errors of NumPy's float32.
 
-    The first run starts with random weights, the second with the weights after an epoch of 5,000 steps.
+    The run "random" starts with random weights, and "trained" with the weights after an epoch of 5,000 steps.
     """
     train = load_dataset("mnist", genuine_mnist).train
     x, y = np.asarray(train.images).reshape(-1, 784), np.asarray(train.labels).astype(np.int32)
@@ -87,7 +88,7 @@ def test_sixty_steps_on_mnist_are_near_float64(library, mnist_runs, truncate):
         return relative_errors(layers(actual), exact, network)
 
     for start in ("random", "trained"):
-        single = runs[start][2]  # from 5e-7 to 8e-6
+        single = runs[start][2]  # errors from 5e-7 to 8e-6
         assert np.all(errors(start, 2) <= (1.5 if not truncate else 1.7) * single)
         assert np.all(errors(start, 1) <= 3e-3)
         assert np.all(errors(start, 1) >= 1e-4), "one part per factor must lose digits, or this test could not fail"
@@ -95,7 +96,7 @@ def test_sixty_steps_on_mnist_are_near_float64(library, mnist_runs, truncate):
 
 @pytest.mark.parametrize(("z", "slope"), [(14, 8.31527e-7), (16, 1.12535e-7), (17, 4.13994e-8), (20, 2.06115e-9)])
 def test_a_saturated_neuron_has_the_gradient_of_exact_arithmetic(library, z, slope):
-    """For one output with a = σ(z) and y = 0, ∂C/∂b = a σ(z) σ(−z)."""
+    """For an output a = σ(z) and the target y = 0, ∂C/∂b = a σ(z) σ(−z)."""
     network, x, y, orders = drawn(SMALL, 1, False, 1, seed=0)
     network[2][:], network[3][:], y[:] = 0, z, 0
     eta = 0.25 / slope  # b changes by 0.25, which float32 keeps to 5 digits
@@ -117,7 +118,7 @@ def test_invalid_values_give_a_result_that_is_not_finite(library, fault):
     assert finite.tolist() == [0 if "label" in fault else 1, 0]
 
 
-def test_any_order_of_the_threads_gives_the_same_bits(library):
+def test_a_shuffled_order_of_the_threads_gives_the_same_bits(library):
     network, x, y, orders = drawn(SMALL, 30, True, 1, seed=0)
     first, second = (
         emulation.emulate(library(SMALL), SMALL, network, x, y, orders, [3.0], seed=seed)[0] for seed in (0, 7)
@@ -141,7 +142,7 @@ def ran(folder, *, fault=None, flags=(), block_flags=None):
         line = source[: source.index(right)].count("\n") + 1
         (kernel / "descend.cu").write_text(source.replace(right, wrong))
     program = emulation.compiled(folder, MNIST, *flags, kernel=kernel, main=True, block_flags=block_flags)
-    # ThreadSanitizer may refuse to run with randomized addresses.
+    # ThreadSanitizer may refuse to run with randomized addresses, so setarch disables the randomization.
     words = ["setarch", "-R", program] if block_flags and shutil.which("setarch") else [program]
     return subprocess.run([*words, "3", "3"], capture_output=True, text=True, timeout=300, check=False), line
 

@@ -1,4 +1,4 @@
-"""The native kernels agree with float64 and with XLA for all shapes, and refuse wrong buffers."""
+"""The native kernels agree with float64 and XLA, and refuse wrong buffers. The choice of a backend has a reason."""
 
 import functools
 import itertools
@@ -148,7 +148,9 @@ def distance(a, b):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "cost", "decay"), [(10, quadratic_cost, 0.0), (64, cross_entropy, 0.01)], ids=["10", "64"]
+    ("batch_size", "cost", "decay"),
+    [(10, quadratic_cost, 0.0), (64, cross_entropy, 0.01)],
+    ids=["quadratic", "entropy and decay"],
 )
 def test_one_step_equals_xla_and_float64_to_1e_6(batch_size, cost, decay):
     rng = np.random.default_rng(0)
@@ -204,10 +206,10 @@ KERNELS = ("xla", "native")
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("layer", ["output", "hidden", "right output", "wrong output"])
 def test_the_gradient_is_accurate_in_saturation(layer, kernel):
-    """∂C/∂b is (a − y)σ′(z) for an output, and wδσ′(z) for a hidden neuron. XLA flushes floats below 1.2e-38 to 0.
+    """With the quadratic cost, ∂C/∂b is δ = (a − y)σ′(z) for an output, and wδσ′(z) for a hidden neuron.
 
     With the cross-entropy, ∂C/∂b is a − y for right and wrong outputs. The cost of a right output is
-    log(1 + exp(−|z|)). The cost of a wrong output is larger by |z|.
+    log(1 + exp(−|z|)). The cost of a wrong output is larger by |z|. XLA flushes floats below 1.2e-38 to 0.
     """
     z = Z[np.isfinite(Z)]
     cost = cross_entropy if layer.endswith(" output") else quadratic_cost
@@ -508,10 +510,10 @@ def test_a_broken_or_missing_library_is_reported(monkeypatch, tmp_path):
         ([0.9, 0.2, np.nan], 0, False),
         ([np.nan, 0.2, 0.9], 0, False),
     ],
-    ids=["first of two", "second of two", "smallest", "NaN elsewhere", "NaN at the label"],
+    ids=["first of two largest", "second of two largest", "smallest", "NaN elsewhere", "NaN at the label"],
 )
 def test_the_native_accuracy_equals_jaxgds_public_function(outputs, label, right):
-    """The inputs are 0, so the outputs are σ(b)."""
+    """The inputs are 0, so each output is σ of its bias: the number in `outputs`."""
     b = np.array(outputs, np.float32)
     network = (Layer(np.zeros((3, 1), np.float32), np.log(b / (1 - b))),)
     (_, actual, saturated, _), a = evaluated(network, np.zeros((2, 1), np.uint8), np.full(2, label, np.int32), False)

@@ -46,7 +46,7 @@ def test_all_orders_are_equally_likely(n):
 def test_positions_are_uniform_and_uncorrelated():
     n, count = 500, 2000
     drawn = orders(n, count)
-    # All positions of an example are equally likely: χ² over the positions of the first, the middle and the last.
+    # All positions of an example are equally likely: χ² over bins of 10 positions, for three examples.
     for example in (0, n // 2, n - 1):
         counts = np.bincount(np.argmax(drawn == example, axis=1) // 10, minlength=n // 10)
         assert np.sum((counts - 40) ** 2) / 40 < 50 + 5 * np.sqrt(2 * 50)
@@ -54,7 +54,7 @@ def test_positions_are_uniform_and_uncorrelated():
     stay = np.sum(drawn == np.arange(n), axis=1)
     assert abs(stay.mean() - 1) < 5 / np.sqrt(count)
     assert abs(stay.var() - 1) < 0.2
-    # Neighboring examples and successive epochs are uncorrelated.
+    # Examples at neighboring positions are uncorrelated, and so are the examples at one position in successive orders.
     centered = drawn - (n - 1) / 2
     scale = n * np.mean(centered[0] ** 2)
     for pairs in (np.sum(centered[:, 1:] * centered[:, :-1], 1), np.sum(centered[1:] * centered[:-1], 1)):

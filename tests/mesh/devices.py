@@ -86,7 +86,7 @@ def many_networks(kernel):
 
 
 def quick():
-    """Check `train` with padded examples and with one native network per device, and the errors for bad data."""
+    """Check `train` with padded examples and with one native network per device, and the errors for bad input."""
     one, many = train(NETWORK, (X, Y), None, kernel="xla"), train(NETWORK, place((X, Y), MESHES["Auto"]), None)
     keys = jax.random.split(KEY, 4)
     compiled = jax.jit(many_networks("native")).lower(put(MESHES["Auto"], keys, "d")).compile()
@@ -95,7 +95,7 @@ def quick():
     settings = {"evaluate": False, "gradient_norm": False}
     whole = jax.jit(lambda v, data: train(v, data, None, **settings).network).lower(NETWORK, placed_data).compile()
     nan = X.copy()
-    nan[1, 1] = np.nan  # row 1 is on the first device
+    nan[1, 1] = np.nan  # only the first device holds row 1
     return {
         "error nan": error_of(lambda: train(NETWORK, place((nan, Y), MESHES["Auto"]), None)),
         "data of jit": jax.eval_shape(lambda v: train(v, placed_data, None, **settings).network, NETWORK) is not None,
@@ -146,7 +146,7 @@ def cost(v, a):
 
 
 def descents():
-    """Compare `minimize`, curvature and the checker on four devices and on one, also in shard_map."""
+    """Compare `minimize`, `sharpness` and `check_gradients` on four devices and on one, and `minimize` in shard_map."""
     v0, results = jnp.zeros(8), {}
     descend = functools.partial(jaxgd.minimize, rule=jaxgd.wolfe(), max_steps=50)
     one = descend(cost, v0, args=(jnp.asarray(A),))

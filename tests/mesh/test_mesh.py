@@ -1,4 +1,4 @@
-"""Results on several devices and in several processes equal those of one device."""
+"""Results on several devices and in several processes equal those of one device up to rounding."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def on_four_devices(group):
 
 
 def check(results):
-    """Check each result: an error, a number of collectives, a truth value, a verdict, a backend or a difference."""
+    """Check each result: an error, a number of collectives, True, a verdict, a backend, a sharding or a difference."""
     wrong = {}
     for name, value in results.items():
         if name in ERRORS:

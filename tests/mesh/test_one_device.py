@@ -32,7 +32,7 @@ def mesh():
         ({"JAXGD_HEARTBEAT": "soon"}, "JAXGD_HEARTBEAT must be a whole number from 10"),
     ],
 )
-def test_wrong_variables_of_a_job_are_refused(monkeypatch, variables, words):
+def test_wrong_environment_variables_of_a_job_are_refused(monkeypatch, variables, words):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(RangeError, match=words):

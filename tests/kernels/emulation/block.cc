@@ -10,7 +10,7 @@
 #include <vector>
 
 // The sanitizers must know of every switch from one stack to another. This file is compiled without -fsanitize=thread,
-// so a define of its own, BLOCK_TSAN, turns on the calls of ThreadSanitizer.
+// so a define of its own, BLOCK_TSAN, turns on the calls to ThreadSanitizer.
 #ifdef BLOCK_TSAN
 extern "C" {
 void* __tsan_get_current_fiber();
@@ -82,7 +82,7 @@ struct Fiber {
   void* asan = nullptr;
   bool done = false;
   bool fenced = false;  // fence_before_copies was called since the last barrier of the block
-  int waits_at = 0;     // line of the kernel
+  int waits_at = 0;     // the line of the kernel; 0 if the fiber does not wait
 };
 
 // A point where threads meet. All must arrive from the same line of the kernel.
@@ -313,8 +313,8 @@ float from_lane_xor(float x, int mask, int line) {
   return other;
 }
 
-// Every product is exact in double, and so is the sum of d and 8 products, unless their exponents differ widely. So the
-// result is rounded once.
+// Every product is exact in double. The sum of d and 8 products is exact too, unless their exponents differ widely. An
+// exact sum is rounded once, to float.
 static void multiply_add_of(const block::Warp& warp) {
   float a[16][8], b[8][8];
   const auto tf32 = [](uint32_t word) { return of_bits(word & 0xffffe000u); };
@@ -358,7 +358,7 @@ static block::Phase& phase_of(const Arrivals* arrivals, int line) {
 
 void arrivals_expect(Arrivals* arrivals, int bytes, int line) {
   block::Phase& phase = phase_of(arrivals, line);
-  if (phase.expects) block::fail(line, "a phase starts before the last one has ended");
+  if (phase.expects) block::fail(line, "a phase starts before the previous one has ended");
   phase.pending_bytes += bytes;
   phase.expects = true;
   block::end_phase_if_complete(phase);

@@ -1,11 +1,11 @@
 // The operations of jaxgd/kernels/cuda/block.h on a CPU. Each thread of the block is a fiber, which runs until it waits
-// for others. The kernel's source is the same as on a GPU.
+// for other threads or for a copy. The kernel's source is the same as on a GPU.
 //
-// A fault ends the program with a message that names the line of the kernel. Examples of faults are an index outside an
-// array in shared memory, a read before the first write or during a copy, and a wait that never ends.
+// A fault that the emulation finds ends the program with a message that names the line of the kernel. Examples are an
+// index outside an array in shared memory, a read before the first write or during a copy, and a wait that never ends.
 //
 // block.cc implements the threads, barriers and copies. It is compiled without -fsanitize=thread, so ThreadSanitizer
-// sees only the kernel's own reads and writes, and the barriers between them.
+// sees the kernel's own reads and writes, and the order that block.cc reports for barriers and copies.
 #pragma once
 
 #include <algorithm>
@@ -24,8 +24,8 @@ using std::min;
 
 namespace block {
 
-// Runs a block: `body` once in every thread. A seed other than 0 shuffles the order of the threads. With `truncate`,
-// the tensor core rounds its sums toward 0.
+// Runs a block: `body` once in every thread. The seed sets the delays of the copies; a seed other than 0 also shuffles
+// the order of the threads. With `truncate`, the tensor core rounds its sums toward 0.
 void run(int index, int threads, size_t shared_bytes, unsigned seed, bool truncate, const std::function<void()>& body);
 
 char* shared_memory();
@@ -104,7 +104,8 @@ inline float of_bits(uint32_t word) {
   return x;
 }
 inline float fused(float a, float b, float c) { return std::fma(a, b, c); }
-// A GPU computes the exponential as a power of 2 too, so a large x has the same rounding error.
+// A GPU also computes the exponential as a power of 2. The rounding of the product, the largest error for a large x, is
+// the same.
 inline float fast_exp(float x) { return std::exp2(x * 1.44269504f); }
 inline float fast_reciprocal(float x) { return 1.0f / x; }
 

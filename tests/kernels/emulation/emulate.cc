@@ -1,7 +1,7 @@
 // The kernel as a library for tests: the same source, on the CPU.
 #include <cstdint>
 
-// The include path finds the block.h of this folder before the one for the GPU, which descend.cu includes.
+// descend.cu includes <block.h>. The include path finds the block.h of this folder before the one for the GPU.
 #include "block.h"
 #include "descend.cu"
 
