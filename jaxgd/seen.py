@@ -21,10 +21,10 @@ class Seen(Generic[R_co]):
 
     - the values in the function's closure, and its default values;
     - the globals that its code names;
-    - for a functools.partial, its function with the data of that function, and its arguments;
+    - for a functools.partial, its function and its arguments, with the data of the functions among them;
     - for a function that wraps another one, as `jax.vmap` does, the data of the wrapped function;
     - for a bound method or a callable object, the fields of the object, and the members of its class that the code
-      names; of a method, only its data;
+      names, with the data of methods among them;
     - for each function from the cost's module in a closure, a default, a global or a field, the data of that function.
 
     Python numbers, strings and bytes are compared by type and value, and all other data by identity. Attributes and
@@ -96,7 +96,9 @@ def _data(cost: object, visited: set[int]) -> Iterator[object]:
         yield from _fields(cost.__self__, cost.__func__, visited)
         yield from _data(cost.__func__, visited)
     elif isinstance(cost, functools.partial):
-        yield from map(_kept, (cost.func, *cost.args, *cost.keywords.values()))
+        for x in (cost.func, *cost.args, *cost.keywords.values()):
+            yield _kept(x)
+            yield from _of_module(x, getattr(x, "__module__", None), visited)
         yield from _data(cost.func, visited)
     elif isinstance(cost, types.FunctionType):
         read, _ = _names(cost.__code__)
@@ -112,12 +114,13 @@ def _data(cost: object, visited: set[int]) -> Iterator[object]:
         yield from _data(cost.__wrapped__, visited)
     else:
         call = type(cost).__call__
+        yield call
         yield from _fields(cost, call, visited)
         if isinstance(call, types.FunctionType):
             yield from _data(call, visited)
 
 
-def _of_module(x: object, module: str, visited: set[int]) -> Iterator[object]:
+def _of_module(x: object, module: str | None, visited: set[int]) -> Iterator[object]:
     """Yield the data of x if it is a function of the module, or wraps one as `jax.vmap` does."""
     function = inspect.unwrap(x) if callable(x) else x
     if isinstance(function, types.FunctionType) and function.__module__ == module:
@@ -148,9 +151,8 @@ def _fields(x: object, code_of: object, visited: set[int]) -> Iterator[object]:
     for name in read:
         member = next((vars(owner)[name] for owner in kind.__mro__ if name in vars(owner)), None)
         member = getattr(member, "fget", getattr(member, "__func__", member))
-        if not isinstance(member, types.FunctionType):
-            yield _kept(member)
-        elif id(member) not in visited:
+        yield _kept(member)
+        if isinstance(member, types.FunctionType) and id(member) not in visited:
             yield from _data(member, visited)
             yield from _fields(x, member, visited)
 

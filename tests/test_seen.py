@@ -1,5 +1,7 @@
 """`minimize` detects changes of the data that a cost reads from outside its arguments."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,6 +9,7 @@ from support import often
 
 from jaxgd import gradient_descent, minimize
 from jaxgd.descent.driver import _advance
+from jaxgd.seen import seen
 
 target, half = jnp.asarray(1.0), 0.5
 
@@ -70,6 +73,10 @@ class Classy:
         return jnp.sum((v - self.target) ** 2)
 
 
+def applied(function, v):
+    return function(v)
+
+
 def mapped(v):
     return jnp.sum(jax.vmap(shifted)(v[:, None]))
 
@@ -88,6 +95,7 @@ OUTSIDE = {
     "slot": slotted,
     "member of a class": lambda: (Classy().cost, lambda value: setattr(Classy, "target", value)),
     "global of a vmapped function": lambda: (mapped, set_global),
+    "global of an argument of a partial": lambda: (functools.partial(applied, shifted), set_global),
 }
 
 
@@ -111,3 +119,21 @@ def test_changed_data_are_read_again(name):
         assert _advance._cache_size() == before
     finally:
         set_global(jnp.asarray(1.0))
+
+
+@pytest.mark.parametrize("name", ["__call__", "distance"])
+def test_a_replaced_method_is_called(name):
+    """The methods read no data, so only their identity shows that one was replaced."""
+
+    class Cost:
+        def __call__(self, v):
+            return self.distance(v)
+
+        def distance(self, v):
+            return jnp.sum((v - 1.0) ** 2)
+
+    cost = Cost()
+    before = seen(cost)
+    setattr(Cost, name, lambda self, v: jnp.sum((v - 2.0) ** 2))
+    assert seen(cost) != before
+    assert minimize(cost, jnp.zeros(2), gradient_descent(0.5), max_steps=9, record=None).v.tolist() == [2, 2]
