@@ -1,8 +1,8 @@
 """Find phrases in comments, docstrings, messages and pages that make a reader read twice.
 
 `python tests/prose.py` prints the share of marked clauses per room, which is a folder or a module.
-`python tests/prose.py PATH …` prints each marked clause of files or folders. `python tests/prose.py --lower` lowers the
-ceilings to the current counts.
+`python tests/prose.py PATH …` prints each marked clause of the given files or folders. `python tests/prose.py --lower`
+lowers the ceilings to the current counts.
 
 The patterns only find common habits, and they mark a few plain clauses by mistake (1.6% of the clauses of optax).
 """

@@ -307,7 +307,7 @@ def themes():
 
 @pytest.mark.parametrize("theme", list(themes()), ids=["light", "dark"])
 def test_the_colors_have_contrast(theme):
-    """The WCAG requires a contrast of 4.5 for text and of 3 for lines."""
+    """Level AA of the WCAG requires a contrast of 4.5 for text and of 3 for lines."""
     for text, paper in (
         ("ink", "paper"),
         ("soft", "paper"),

@@ -272,7 +272,7 @@ def test_fixed_length_does_not_move_at_a_zero_gradient():
 
 
 @pytest.mark.parametrize("scale", [1e-37, 1e-30, 1e30])
-def test_fixed_length_is_exact_for_tiny_and_huge_gradients(scale):
+def test_fixed_length_is_accurate_for_tiny_and_huge_gradients(scale):
     step, _ = fixed_length(0.5).update(scale * jnp.array([3.0, 4.0]), optax.EmptyState())
     np.testing.assert_allclose(step, [-0.3, -0.4], rtol=1e-5)
     # The quotient ε/‖∇C‖ overflows for the smallest of these gradients.
