@@ -62,8 +62,8 @@ def nested(f, order):
     return f
 
 
-# The tolerance is relative also in the tails, because each term is a product of σ(z), σ(−z) and differences. Of these
-# only 1 − 6σ(z)σ(−z) loses a digit, at z = ±1. 1e-14 is 45 units in the last place.
+# The tolerance is relative also in the tails, because each term is a product of σ(z), σ(−z) and differences. Only the
+# difference 1 − 6σ(z)σ(−z) loses a digit, at z = ±1. 1e-14 is 45 units in the last place.
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("z", [0.0, 1.0, -1.0, 20.0, -20.0, 40.0, -40.0])
 def test_derivatives_of_sigmoid_up_to_third_order_have_full_precision(z, order, x64):

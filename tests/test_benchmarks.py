@@ -285,7 +285,7 @@ def test_run_stamps_prints_and_stores_the_rows(tmp_path, monkeypatch, capsys):
 def test_benchmarks_import_in_one_direction():
     """A room is a module or folder of benchmarks/, and imports only the rooms in its row of the table.
 
-    No room with cases of `run` imports another such room or the store.
+    No room that defines cases of `run` imports another such room or the store.
     """
     folder = ROOT / "benchmarks"
     below = {
