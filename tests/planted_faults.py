@@ -1,9 +1,9 @@
 """Plant one fault after the other in jaxgd/, and check that the listed tests catch each fault.
 
 `python tests/planted_faults.py` plants all faults. `python tests/planted_faults.py rules descent` plants the faults in
-two rooms, which are modules or packages of jaxgd/. A fault is undone before the next one is planted. The checkout must
-have no uncommitted changes in jaxgd/. Each line of the output names the room, the seconds, the fault, and the first
-test that failed. The exit status is 1 if a fault is missed.
+two rooms, which are modules or packages of jaxgd/. A fault is undone before another one is planted. The checkout must
+have no uncommitted changes in jaxgd/. The output has one line for each fault: the room, the seconds, the fault, and
+the first test that failed or the reason why the fault was missed. The exit status is 1 if a fault is missed.
 
 Faults replace exact text, so a fault whose line has changed is reported as missed. Faults in C++ rebuild the library.
 """
@@ -91,6 +91,7 @@ FAULTS = (
     Fault("pytree.py", "jnp.asarray(a * x + y, jnp.result_type(y))", "a * x + y", PYTREE),
     Fault("pytree.py", "jnp.promote_types(jnp.result_type(x), np.float32))", "jnp.result_type(x))", PYTREE),
     Fault("pytree.py", "jnp.all(jnp.isfinite(x)) for x", "jnp.all(~jnp.isnan(x)) for x", PYTREE),
+    # Outcomes, errors, files, named costs and tracebacks.
     Fault("outcome.py", "(Reason.COMPLETED,", "(Reason.COMPLETED, Reason.STALLED,", "tests/test_outcome.py"),
     Fault(
         "errors.py",
@@ -622,7 +623,7 @@ FAULTS = (
         "for (int64_t k = 0; k < std::min(longest, kDepth); k += kDepth)",
         KERNELS,
     ),
-    # Saving and the command line.
+    # Saving, meshes, sweeps, assessments, the command line and figures.
     Fault("checkpoint.py", "hashlib.sha256(values).hexdigest() != saved or", "", CHECKPOINT),
     Fault("checkpoint.py", "about = content if kind == _UNSEALED else unseal(content)", "about = content", CHECKPOINT),
     Fault("network_file.py", "if metadata == checksum(_NETWORK, sha):", "if True:", NETWORK_FILE),
@@ -792,7 +793,7 @@ def build(fault):
 
 
 def plant(fault, tests):
-    """Plant a fault, run the tests, and undo the fault. Return the first failed test, or None with the reason."""
+    """Plant a fault, run the tests, and undo the fault. Return the first failed test, or None and why it was missed."""
     path = ROOT / "jaxgd" / fault.file
     source = path.read_text(encoding="utf-8")
     if source.count(fault.right) == 0:

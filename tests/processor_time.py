@@ -1,8 +1,8 @@
 """Count the processor time of the tests in each room, and compare it with a budget.
 
-Here, a room is a group of test folders. `JAXGD_TEST_BUDGET=1` fails the run if a room takes more than 1.5 times its
-budget. `JAXGD_TEST_SECONDS=FILE` writes the processor seconds of each test to a JSON file, the most expensive
-first.
+Here, a room is a group of test folders and test files. `JAXGD_TEST_BUDGET=1` fails the run if a room takes more than
+1.5 times its budget, or 2.25 times under coverage. `JAXGD_TEST_SECONDS=FILE` writes the processor seconds of each test
+to a JSON file, the most expensive test first.
 """
 
 import collections
@@ -52,7 +52,7 @@ def over_budget(seconds, covered=False):
 class ProcessorTime:
     """A pytest plugin that sums the processor seconds of the tests by room, and checks the budgets.
 
-    A worker of xdist stores the seconds of a test in its report, which xdist sends to the main process.
+    A worker of xdist stores the seconds of a test in the reports of the test. xdist sends them to the main process.
     """
 
     def __init__(self, config):
@@ -95,7 +95,10 @@ class ProcessorTime:
         return totals
 
     def over_budget(self):
-        """Return one line for each room above its limit. A run of the slow tests has no limit."""
+        """Return one line for each room above its limit.
+
+        A run has no limit if `-m` selects other tests than the quick ones, as `-m slow` does.
+        """
         if self.config.option.markexpr and "not slow" not in self.config.option.markexpr:
             return []
         return over_budget(self.rooms(), covered=self.config.pluginmanager.hasplugin("_cov"))

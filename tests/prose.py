@@ -1,8 +1,8 @@
 """Find phrases in comments, docstrings, messages and pages that make a reader read twice.
 
 `python tests/prose.py` prints the share of marked clauses per room, which is a folder or a module.
-`python tests/prose.py PATH …` prints each marked clause of the files. `python tests/prose.py --lower` lowers the
-ceilings to the current counts.
+`python tests/prose.py PATH …` prints each marked clause of the given files or folders. `python tests/prose.py --lower`
+lowers the ceilings to the current counts.
 
 The patterns only find common habits, and they mark a few plain clauses by mistake (1.6% of the clauses of optax).
 """
@@ -52,7 +52,7 @@ WORD = re.compile(r"[A-Za-z]{2,}")
 
 
 def python_texts(source):
-    """Yield (line, text) for each docstring, message and block of comments of a Python file."""
+    """Yield (line, text) for each string and each block of comments of a Python file. Doctests are left out."""
     comments = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT or token.string.startswith(("#!", "# type:", "# noqa", "# fmt:")):
@@ -88,7 +88,7 @@ def cpp_texts(source):
 
 
 def page_texts(source):
-    """Yield (line, text) for each paragraph of a Markdown page, without code."""
+    """Yield (line, text) for each paragraph of a Markdown page, without blocks of code."""
     plain = re.sub(r"(?ms)^```.*?^```$", lambda m: "\n" * m[0].count("\n"), source)
     for match in re.finditer(r"(?s)\S.*?(?=\n\s*\n|\Z)", plain):
         yield plain.count("\n", 0, match.start()) + 1, match[0]
@@ -98,7 +98,7 @@ READERS = {".py": python_texts, ".h": cpp_texts, ".cc": cpp_texts, ".cu": cpp_te
 
 
 def clauses(path):
-    """Yield (line, clause) for each clause of at least three words in a file."""
+    """Yield each clause of at least three words in a file, with the line where its text begins."""
     for line, text in READERS[path.suffix](path.read_text(encoding="utf-8")):
         for clause in BREAK.split(text):
             clause = " ".join(re.sub(r"`[^`]*`|https?://\S+", "x", clause).split()).strip("\"'*_()[] ")
@@ -118,7 +118,10 @@ def count(path):
 
 
 def files():
-    """Return every file of the project that holds prose, except copies and the two files that quote old phrases."""
+    """Return the code and pages of six folders, and the pages of the root.
+
+    Copies and the two files that quote old phrases are left out.
+    """
     folders = ("jaxgd", "benchmarks", "tests", "docs", "examples", ".github")
     found = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
     # The build of the site copies pages to docs/index.md, docs/api and docs/project.
@@ -150,7 +153,7 @@ def lower():
 
 
 def main(paths):
-    """Print the marked clauses of the given files, or the share of each room."""
+    """Print the marked clauses of the given files, or the share of each room; or lower the ceilings."""
     if paths == ["--lower"]:
         lower()
         return

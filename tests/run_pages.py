@@ -60,7 +60,7 @@ def facts(**changes):
 
 
 def arc(column, row, across, down, start, end):
-    """Return points on an ellipse, from one angle to another in degrees, clockwise from the right."""
+    """Return points on an ellipse from one angle to another. Angles are in degrees, clockwise from the right."""
     angles = np.radians(np.linspace(start, end, 24))
     return list(zip(column + across * np.cos(angles), row + down * np.sin(angles), strict=True))
 

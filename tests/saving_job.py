@@ -1,6 +1,8 @@
 """Save and restore trees that are sharded over the devices of one or several processes.
 
 python saving_job.py FOLDER save|restore|fail DEVICES [PORT PROCESSES INDEX]
+
+DEVICES is the number of devices of each process. `restore` and `fail` read the checkpoints of `save`.
 """
 
 import os
@@ -89,7 +91,7 @@ def save():
 
 
 def restore_all():
-    """Restore each tree with the shardings of the next tree."""
+    """Restore each tree with the shardings of its successor in TREES. The successor of the last tree is the first."""
     for name, like in zip(TREES, [*[*TREES.values()][1:], TREES["rows"]], strict=True):
         outlines = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like["v"])
         restored = restore(name, {**like, "v": outlines})
@@ -98,7 +100,10 @@ def restore_all():
 
 
 def fail():
-    """Check that an error on one process is raised on all, and that all processes use the same older checkpoint."""
+    """Check that an error on one process is raised on all.
+
+    If one process cannot read the newest checkpoint, all use the same older one. All refuse a damaged checkpoint.
+    """
     last = jax.process_count() - 1
     x = TREES["grid"]
     with pytest.raises(WriteError, match="No such file"):
@@ -128,7 +133,7 @@ def fail():
     assert "no route to the disk" in restored.refused[0]
     require_same(restored.tree, x)
     assert (folder / "grid-refused" / "2").exists()
-    # All processes read the damaged shard. The checkpoint is not moved, because no other checkpoint is intact.
+    # Damage one shard: every process refuses the checkpoint. It is not moved, because no other checkpoint is intact.
     if index == 0:
         shards = (folder / "grid" / "1" / "state").glob("[0-9]*/[0-9]*")
         largest = max(shards, key=lambda path: path.stat().st_size)

@@ -1,4 +1,4 @@
-"""The activation functions and their derivatives are exact, and copies and gradients of a layer keep its activation."""
+"""Activations and their derivatives are right to rounding, and copies and gradients of a layer keep its activation."""
 
 import copy
 import decimal
@@ -15,7 +15,8 @@ from jaxgd.activations import ACTIVATIONS, activate, at_limit, backward, sigmoid
 from jaxgd.errors import DtypeError, RangeError, ShapeError
 from jaxgd.network import Layer, feedforward, init_network
 
-# Around the limits of σ and σ′: σ is 1 from 17.5 in float32 and from 37 in float64, and exp overflows at 89 and 710.
+# Around the limits of σ and σ′: σ rounds to 1 from about 16.6 in float32 and from about 36.7 in float64, and exp
+# overflows at 89 and 710.
 WEIGHTED_INPUTS = np.array(
     [0, 1e-6, 0.1, 1, 3, 10, 17, 18, 20, 37, 40, 80, 87, 88, 89, 100, 700, 708, 709, 750, 1e3, 1e4]
 )
@@ -61,11 +62,11 @@ def nested(f, order):
     return f
 
 
-# The tolerance is relative also in the tails: each term is a product of σ(z), σ(−z) and differences that do not cancel,
-# except at ±1, where 1 − 6σσ(−z) loses one digit. 1e-14 is 45 units in the last place.
+# The tolerance is relative also in the tails, because each term is a product of σ(z), σ(−z) and differences. Only the
+# difference 1 − 6σ(z)σ(−z) loses a digit, at z = ±1. 1e-14 is 45 units in the last place.
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("z", [0.0, 1.0, -1.0, 20.0, -20.0, 40.0, -40.0])
-def test_derivatives_of_sigmoid_up_to_third_order_are_exact(z, order, x64):
+def test_derivatives_of_sigmoid_up_to_third_order_have_full_precision(z, order, x64):
     want = exact_sigmoid(z)[order]
     assert float(nested(sigmoid, order)(jnp.array(z))) == pytest.approx(want, rel=1e-14, abs=0)
     assert float(nested(sigmoid_prime, order - 1)(jnp.array(z))) == pytest.approx(want, rel=1e-14, abs=0)
@@ -81,12 +82,12 @@ def test_the_textbook_derivative_is_wrong_in_saturation(x64):
 
 def test_a_saturated_neuron_has_a_slope_in_float32():
     a = sigmoid(jnp.array(20.0))
-    assert float(a * (1 - a)) == 0, "the textbook slope should underflow"
-    # As above: float32's 16 units in the last place are 2e-6.
+    assert float(a * (1 - a)) == 0, "the textbook slope should be 0, because a rounds to 1"
+    # 16 units in the last place of float32, as in ULPS, are 2e-6.
     assert float(jax.grad(sigmoid)(jnp.array(20.0))) == pytest.approx(exact_sigmoid(20.0)[1], rel=2e-6)
 
 
-def test_sigmoid_works_under_every_transformation(x64):
+def test_sigmoid_works_under_jit_vmap_and_derivatives(x64):
     z, dz = jnp.array([-2.0, 0.0, 3.0]), jnp.array([1.0, 2.0, -1.0])
     _, slope, bend, _ = np.array([exact_sigmoid(x) for x in z]).T
     close = functools.partial(np.testing.assert_allclose, rtol=1e-14, atol=1e-300)
@@ -101,7 +102,7 @@ def test_sigmoid_works_under_every_transformation(x64):
     close(jax.hessian(lambda z: jnp.sum(sigmoid(z)))(z), np.diag(bend))
 
 
-def test_sigmoid_of_infinity_and_nan():
+def test_sigmoid_of_infinity_is_0_or_1_and_of_nan_is_nan():
     z = jnp.array([jnp.inf, -jnp.inf])
     np.testing.assert_array_equal(sigmoid(z), [1, 0])
     np.testing.assert_array_equal(jax.vmap(jax.grad(sigmoid))(z), [0, 0])
@@ -121,7 +122,7 @@ def test_the_slope_of_tanh_has_full_precision(dtype, x64):
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
-def test_derivatives_of_tanh_up_to_third_order_are_exact(order, x64):
+def test_derivatives_of_tanh_up_to_third_order_have_full_precision(order, x64):
     """The derivative of order k of tanh(z) = 2σ(2z) − 1 is 2ᵏ⁺¹σ⁽ᵏ⁾(2z). The tolerance is that of the sigmoid."""
     z = np.array([0.0, 1.0, -1.0, 10.0, -20.0])
     want = [2 ** (order + 1) * exact_sigmoid(2 * x)[order] for x in z]
@@ -141,7 +142,7 @@ def exact_softmax(z):
 ROWS = np.array([[0.3, -1.0, 0.5], [2.0, 2.0, 2.0], [0.0, 20.0, 1.0], [40.0, 0.0, 30.0], [-5.0, -90.0, 3.0]])
 
 
-# Sums of three terms, each with a few roundings: 16 units in the last place, as above.
+# The sums have three terms, and each term has a few roundings, so the tolerance of ULPS applies here too.
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=lambda d: d.__name__)
 def test_softmax_and_its_jacobian_have_full_precision(dtype, x64):
     z = jnp.asarray(ROWS, dtype)
@@ -158,7 +159,7 @@ def test_softmax_and_its_jacobian_have_full_precision(dtype, x64):
         assert_digits(textbook, np.array(jacobians), dtype)
 
 
-def test_second_derivatives_of_softmax(x64):
+def test_second_derivatives_of_softmax_equal_those_of_the_textbook_formula(x64):
     """The textbook formula is right to rounding for these z; 1e-12 leaves a factor of a thousand."""
 
     def textbook(z):

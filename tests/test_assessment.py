@@ -52,7 +52,7 @@ def test_assess_equals_a_count_on_digits(monkeypatch):
 
 
 def test_ties_targets_and_classes_without_examples():
-    """The first of equal outputs counts. The lower index comes first among equally confident mistakes."""
+    """The first of equal outputs is the answer. Among equally confident mistakes, the lower index comes first."""
     x = jnp.array([[1, 1, 0], [0, 2, 2], [0, 0, 3], [0, 0, 3], [5, 1, 1.0]])
     labels = np.array([0, 2, 0, 0, 0])
     for answers in (labels, labels.astype(np.uint8), np.eye(3, dtype=np.float32)[labels]):

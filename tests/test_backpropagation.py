@@ -47,7 +47,8 @@ def test_backprop_equals_autodiff(sizes, batch, key, dtype, x64):
         assert_is_gradient(by_hand(v, x, y), v, x, y)
 
 
-# Every activation in the hidden layer and in the output layer, and every cost with each output that it takes.
+# Every activation that a hidden layer takes, every activation of the output layer, and every cost with each output that
+# it takes.
 NEURONS = [
     ("tanh", "sigmoid", quadratic_cost),
     ("relu", "sigmoid", cross_entropy),
@@ -67,7 +68,7 @@ def with_neurons(network, hidden, output):
 def of_all_neurons(networks, x, y):
     """Return ∇C and the product of the Hessian with ones, by backprop and by autodiff, for each row of NEURONS.
 
-    One program for all rows takes a third of the time to compile.
+    One program for all rows compiles in a third of the time that one program per row takes.
     """
 
     def with_product(gradient_of, network):
@@ -82,7 +83,7 @@ def of_all_neurons(networks, x, y):
     return out
 
 
-def test_backprop_of_every_activation_and_cost(x64):
+def test_backprop_is_right_for_every_activation_and_cost(x64):
     """Gradients equal NumPy's and autodiff's. Products with the Hessian equal autodiff's."""
     network, x, y = example((3, 4, 3), 5, (6,))
     networks = [with_neurons(network, *row[:2]) for row in NEURONS]
@@ -171,7 +172,7 @@ def test_a_leaf_wrong_by_one_percent_fails_the_comparison(leaf, state, dtype, x6
         assert f"leaf {leaf} is off by" in str(failure.value)
 
 
-def test_one_wrong_element_fails_the_comparison(x64):
+def test_swapped_rows_or_one_wrong_element_fail_the_comparison(x64):
     network, x, y = at_work("trained")
     first, second = by_hand(network, x, y)
     with pytest.raises(AssertionError, match=r"\[0\]\.w"):
@@ -230,8 +231,8 @@ def test_backprop_is_the_mean_over_the_examples(seed, x64):
 
 
 # (C(v + h) − C(v − h))/2h is off by h²C‴/6 and by the rounding of C over h. At h = 1e-5 both are near 1e-11; the
-# norms of the gradient's leaves are above 1e-4, so a relative 1e-6 leaves a factor of ten. The gradient of a
-# saturated network is far below the rounding, so the tests above do not use differences.
+# norms of the gradient's leaves are above 1e-4, so a relative 1e-6 leaves a factor of ten. The gradient of the
+# saturated network is far below this rounding, so this test leaves that network out.
 @pytest.mark.parametrize("state", ["random", "trained"])
 def test_backprop_equals_central_differences(state, x64):
     network, x, y = at_work(state)

@@ -1,4 +1,4 @@
-"""The benchmark suite stores rows of one schema and tells a change from noise. All its peers do the same work."""
+"""The benchmark suite stores rows of one schema and tells a change from noise. Its peers do the same work."""
 
 import ast
 import dataclasses
@@ -116,7 +116,7 @@ def test_new_rows_replace_rows_of_the_same_case_and_variant(tmp_path):
 
 
 def result(slower=1.0, drift=1.0, seed=0, spread=0.02):
-    """Return seven timings for each of three peers. The times of jaxgd, the first peer, are multiplied by a factor."""
+    """Return seven timings for each of three peers. `slower` multiplies the times of jaxgd, and `drift` all times."""
     rng = np.random.default_rng(seed)
     median = {"jaxgd": 0.035 * slower, "numpy": 0.41, "torch": 2.0}
     noise = lambda: drift * (1 + spread * rng.standard_normal(7))  # noqa: E731
@@ -181,7 +181,10 @@ def test_evaluations_are_compared_exactly(old, new, word):
 
 
 def test_correct_images_are_compared_over_seeds():
-    """A change of the mean over 20 seeds by two standard deviations is reported. A mere change of the seeds is not."""
+    """A change of the mean over 20 seeds by two standard deviations of one seed is reported.
+
+    Other seeds with the same mean are within the noise.
+    """
     rng = np.random.default_rng(1)
     rows = lambda mean: [sampled("n", "jaxgd", "correct", "images", rng.normal(mean, 15, 20).round().tolist())]  # noqa: E731
     old = rows(9500)
@@ -280,7 +283,10 @@ def test_run_stamps_prints_and_stores_the_rows(tmp_path, monkeypatch, capsys):
 
 
 def test_benchmarks_import_in_one_direction():
-    """The modules import only those that the table allows: no family of `run` imports another family or the store."""
+    """A room is a module or folder of benchmarks/, and imports only the rooms in its row of the table.
+
+    No room that defines cases of `run` imports another such room or the store.
+    """
     folder = ROOT / "benchmarks"
     below = {
         "rows": set(),
@@ -404,7 +410,7 @@ class FakeWorker:
         pass
 
 
-def test_rows_of_a_training_case(monkeypatch):
+def test_a_training_case_has_rows_of_time_compile_time_and_memory(monkeypatch):
     monkeypatch.setattr("benchmarks.training.timing.Worker", FakeWorker)
     case = next(case for case in CASES if case.name == "batch-10")
     rows = list(case.measure(Options(peers=("jaxgd", "numpy"), repeats=3)))
@@ -425,7 +431,7 @@ def test_rows_of_a_training_case(monkeypatch):
         chosen_peers("start-up", START_PEERS, ("book",))
 
 
-def test_rows_of_a_sweep(monkeypatch):
+def test_a_sweep_has_rows_of_time_processor_time_and_memory(monkeypatch):
     turns = {"jaxgd": iter([2.0, 4.0, 3.0]), "jaxgd-each": iter([6.0, 4.0, 9.0])}
     costs = {"jaxgd": 0.1, "jaxgd-each": 0.1}
 
@@ -448,7 +454,7 @@ def test_rows_of_a_sweep(monkeypatch):
 
 
 @pytest.mark.slow
-def test_programs_train_the_networks_of_a_sweep():
+def test_the_programs_of_a_sweep_reach_the_same_costs():
     networks = sweep.Networks("small", "digits", (64, 4, 10), (0.5, 1.0), 2, 2, "scaled", picked=3)
     data = load_dataset("digits")
     assert networks.sample == [0, 1, 3]
@@ -483,7 +489,7 @@ def test_programs_for_the_step_time_do_the_same_steps():
     runs = steps.runners(problem)
     assert len(runs) >= 8
     assert max(steps.differences(problem, runs).values()) < steps.PARITY
-    # A rate that is wrong by 1% is noticed.
+    # A learning rate that is wrong by 1% is noticed.
     wrong = steps.by_python(problem._replace(eta=1.01 * problem.eta))
     assert steps.differences(problem, {"wrong": (wrong, "")})["wrong"] > steps.PARITY
 
@@ -542,7 +548,7 @@ def test_table_has_a_line_for_each_variant():
     assert "25% of the peak" in lines[3]
     counts = [evaluations.count_row(f"e/{name}", "a", count, "float64") for name, count in (("b", 15), ("c", None))]
     assert [line.split() for line in table(counts).splitlines()[1:]] == [["float64", "b", "c"], ["a", "15", "–"]]
-    # A table of thirteen inputs has one line for each input. The rows of another quantity follow.
+    # With more than 12 inputs, the table has one line for each input. The rows of another quantity follow.
     counts = [evaluations.count_row(f"e/{i}", v, 15 + i, "float64") for i in range(13) for v in ("a", "b")]
     counts += [row(case="e", variant="a", quantity="reached", value=1, unit="problems", precision="float64")]
     lines = [line.split() for line in table(counts).splitlines()[1:]]
@@ -565,7 +571,7 @@ def test_every_quantity_says_how_it_is_compared():
 
 
 def test_readings_of_photographs_are_counted():
-    """Photograph 0 is right; 1 and 2 are wrong, one with a warning; 3 is refused; 4 has two digits."""
+    """Photograph 0 is right; 1 and 2 are wrong; 3 is refused; 4 has two digits and is right. 2 and 4 have a warning."""
     out = "0.jpg\t7\t0.1\t0.9\n1.jpg\t3\t0.8\t0\n2.jpg\t3\t0.8\t0\n4.jpg[1:9,0:3]\t1\t0.9\n4.jpg[1:9,5:8]\t2\t0.9\n"
     err = (
         "jaxgd predict: warning: 2.jpg: it is low\njaxgd predict: read_picture: 3.jpg: a blank one\n"

@@ -1,4 +1,4 @@
-"""Events can be read back, and a full disk raises WriteError at once."""
+"""Events can be read back, and a failed write raises WriteError."""
 
 import errno
 import os

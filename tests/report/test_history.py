@@ -15,7 +15,10 @@ NAN = np.nan
 
 
 def history_of(records, **known):
-    """Return a history of NumPy arrays, which needs no compilation. Values that are not given are NaN."""
+    """Return a history of NumPy arrays, which needs no compilation.
+
+    The epochs count from 0. Other values that are not given are NaN.
+    """
     shape = np.shape(known["cost"])
     numbers = dict.fromkeys(NUMBERS, np.full(shape, NAN)) | known
     return History(**numbers | {"epoch": np.broadcast_to(np.arange(shape[-1]), shape)}, records=records)
@@ -47,7 +50,7 @@ def test_a_run_is_drawn_with_its_best_network_and_its_records():
     assert axes[0].figure.get_suptitle() == "out of patience after 3 epochs"
     cost, accuracy, done, layers = map(drawn, axes)
     np.testing.assert_array_equal(cost["training"], [range(4), COST])
-    assert set(cost) == {"training"}  # the other costs are unknown
+    assert set(cost) == {"training"}  # the validation and test costs are NaN
     np.testing.assert_allclose(accuracy["training"], [range(4), 100 * RIGHT])
     np.testing.assert_allclose(accuracy["validation"], [range(4), 100 * RIGHT - 5])
     np.testing.assert_allclose(accuracy["best"], [[2], [92]], rtol=1e-6)
@@ -68,7 +71,7 @@ def test_a_batch_has_one_line_per_element():
     np.testing.assert_array_equal(lines["1"], [range(2), COST[:2]])
 
 
-def test_a_history_without_numbers_is_refused():
+def test_a_history_without_known_values_is_refused():
     with pytest.raises(jaxgd.RangeError, match="must have a known value, got only NaN"):
         jaxgd.plot(history_of({}, cost=np.full(4, NAN)), figure=Figure())
 

@@ -73,7 +73,7 @@ def test_the_axis_is_logarithmic_where_costs_span_decades(costs, scale):
 
 def test_a_batch_gives_one_line_per_element(run):
     two = jax.tree.map(lambda x: jnp.stack([x, x]), run)
-    # The second run ended after 7 updates.
+    # In the batch, the second run ends after 7 updates.
     two = changed(two, steps=jnp.array([40, 7]))
     cost, gradient = jaxgd.plot(two, figure=Figure())
     assert [len(line.get_xdata()) for line in cost.get_lines()] == [42, 9]
@@ -141,7 +141,7 @@ def test_one_variable_gives_a_curve(interactive):
 @pytest.mark.parametrize(
     ("cost", "scale"),
     [(lambda v: jnp.exp(4 * v[0] ** 2), "log"), (lambda v: v[0] ** 2 + 1e-12, "linear")],
-    ids=["above 0", "down to 0"],
+    ids=["at least 1", "down to 1e-12"],
 )
 def test_a_curve_has_a_logarithmic_axis_if_that_gives_no_cusp(cost, scale):
     (axes,) = jaxgd.plot(path_of(jnp.array([[1.0], [0.0]]), cost), cost=cost, figure=Figure())
@@ -187,7 +187,10 @@ def test_a_slice_is_drawn_without_a_path():
 
 
 def test_contours_of_a_narrow_valley_do_not_break_into_islands(monkeypatch):
-    """The region below each contour of Rosenbrock's function is one band. The edges of the picture cut the contour."""
+    """The region below each contour of Rosenbrock's function is one band.
+
+    The edges of the picture cut the contour into at most three pieces.
+    """
     monkeypatch.setattr(landscape, "_POINTS", FULL)
     path = path_of(jnp.array([[-1.2, 1.0], [1.0, 1.0]]), rosenbrock)
     _, contours = jaxgd.plot(path, cost=rosenbrock, figure=Figure())
@@ -205,21 +208,21 @@ def test_a_path_is_cut_where_it_leaves_the_valley(sign):
     assert "first point far from the start" in marks(contours)
 
 
-def test_a_long_fall_to_a_minimum_is_not_cut():
+def test_a_long_fall_that_ends_with_a_small_decrease_is_not_cut():
     path = path_of(jnp.array([[1.0], [0.999], [-5e3], [-5.1e3]]), lambda v: 1e-3 * v[0])
     (axes,) = jaxgd.plot(path, cost=lambda v: 1e-3 * v[0], figure=Figure())
     assert len(axes.get_lines()[1].get_xdata()) == 4
 
 
 BAD = {
-    "another type": (lambda run: jaxgd.plot(3), jaxgd.DtypeError, "Sweep, TrainResult, History, Assessment, got int"),
-    "no path": (lambda run: jaxgd.plot(changed(run, trajectory=None)), jaxgd.RangeError, "without record=None"),
-    "no v": (
+    "an integer": (lambda run: jaxgd.plot(3), jaxgd.DtypeError, "Sweep, TrainResult, History, Assessment, got int"),
+    "without a path": (lambda run: jaxgd.plot(changed(run, trajectory=None)), jaxgd.RangeError, "without record=None"),
+    "a path without v": (
         lambda run: jaxgd.plot(changed(run, trajectory=changed(run.trajectory, v=None)), cost=valley),
         jaxgd.RangeError,
         r"record=jaxgd\.Record\(v=True\)",
     ),
-    "a batch": (
+    "a batch of runs": (
         lambda run: jaxgd.plot(jax.tree.map(lambda x: x[None], run), cost=valley),
         jaxgd.ShapeError,
         r"batch of shape \(1,\)\.\nTake one element",
@@ -251,7 +254,7 @@ BAD = {
         jaxgd.DtypeError,
         "outside jit",
     ),
-    "through in two dimensions": (
+    "through with two variables": (
         lambda run: jaxgd.plot(run, cost=valley, through=(run.v, run.v)),
         jaxgd.RangeError,
         "more than two variables, got 2",
@@ -271,14 +274,14 @@ BAD = {
         jaxgd.RangeError,
         "a CostSlice takes no cost",
     ),
-    "interactive curves": (lambda run: jaxgd.plot(run, interactive=True), jaxgd.RangeError, "takes no interactive"),
+    "interactive, no cost": (lambda run: jaxgd.plot(run, interactive=True), jaxgd.RangeError, "takes no interactive"),
     "a number as figure": (lambda run: jaxgd.plot(run, figure=3), jaxgd.DtypeError, "figure must be a Figure"),
 }
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_gets_one_message(run, name):
+def test_bad_input_is_refused_with_a_reason(run, name):
     call, error, words = BAD[name]
     with pytest.raises(error, match=words) as caught:
         call(run)

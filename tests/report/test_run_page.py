@@ -26,9 +26,10 @@ HOSTILE = "<script>alert(1)</script>&\"'</style>]]>--><!--"
 
 
 class Outline(HTMLParser):
-    """The elements of a page.
+    """The elements of a page, and its text outside scripts and styles.
 
-    `faults` lists the end tags that do not match the last open element. `open` lists the elements without an end tag.
+    `faults` lists the end tags that do not match the innermost open element. `open` lists the elements without an end
+    tag.
     """
 
     VOID = ("meta", "link", "input", "br", "img")
@@ -105,7 +106,7 @@ def test_text_from_outside_stays_text():
     assert html.escape(HOSTILE) in page
 
 
-def test_the_content_security_policy_allows_only_the_script():
+def test_the_content_security_policy_allows_no_other_script():
     page = run_page(PAGES["whole"])
     script = page[page.rindex("<script>") + len("<script>") : page.rindex("</script>")]
     (policy,) = re.findall(r'Content-Security-Policy" content="(.*?)"', page)
@@ -307,7 +308,7 @@ def themes():
 
 @pytest.mark.parametrize("theme", list(themes()), ids=["light", "dark"])
 def test_the_colors_have_contrast(theme):
-    """The WCAG requires a contrast of 4.5 for text and of 3 for lines."""
+    """Level AA of the WCAG requires a contrast of 4.5 for text and of 3 for lines."""
     for text, paper in (
         ("ink", "paper"),
         ("soft", "paper"),

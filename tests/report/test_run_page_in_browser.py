@@ -87,7 +87,7 @@ def test_the_page_computes_as_jax_does_and_loads_nothing(page, run):
     page.open(run / "report.html")
     images, folder = images_of(run), RunFolder.open(run)
     x = jnp.asarray(images.reshape(len(images), -1) / 255, jnp.float32)
-    # JAX computes in float32 and the page in float64, so sums of 784 terms differ by 1e-6 at most.
+    # JAX computes in float32 and the page in float64, so sums of up to 784 terms differ by about 1e-6.
     np.testing.assert_allclose(answers(page, images), feedforward(folder.load_network(), x), rtol=0, atol=1e-5)
     assert page.errors == []
     assert [url for url in page.requests if not url.startswith(("data:", "file:"))] == []
@@ -180,14 +180,17 @@ def test_a_drawn_digit_is_read(page, mnist, digit, pointer):
 
 @pytest.mark.parametrize("digit", [0, 2, 3, 5, 7, 8])
 def test_a_digit_is_read_by_the_small_network(page, digits, digit):
-    """A network that is trained on the 8×8 images of digits reads clear digits."""
+    """A network that is trained on the 8×8 images of digits reads six of the ten clear digits in `DIGITS`."""
     page.open(digits / "report.html")
     draw(page, digit, page.mouse)
     assert text(page, "#digit") == str(digit)
 
 
 def test_the_keyboard_draws_undoes_and_clears(page, mnist):
-    """Draw a 7 with the keys: a line to the right, then a line diagonally down with two arrow keys at once."""
+    """Draw a 7 with the keys: a line to the right, then a steep line down to the left.
+
+    In every second step of the steep line, two arrow keys are held at once.
+    """
     page.open(mnist / "report.html")
     for _ in range(60):
         page.hold("Tab")
@@ -227,7 +230,7 @@ def test_the_keyboard_draws_undoes_and_clears(page, mnist):
     assert page.errors == []
 
 
-def test_buttons_undo_and_clear_and_a_misread_image_is_shown(page, digits):
+def test_a_button_undoes_strokes_and_a_misread_image_is_shown(page, digits):
     page.open(digits / "report.html")
     draw(page, 4, page.mouse)  # two strokes
     whole = text(page, "#answer")
@@ -274,7 +277,7 @@ def test_no_part_of_the_page_is_wider_than_the_window(page, run, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
-    # The WCAG requires a button for a finger to be 44 pixels high.
+    # Level AAA of the WCAG requires buttons to be at least 44 pixels high.
     heights = page.evaluate(
         "Array.from(document.querySelectorAll('button:not([hidden])')).map(b => b.getBoundingClientRect().height)"
     )
@@ -290,7 +293,10 @@ def test_the_page_has_no_animation_if_the_reader_prefers_none(page, digits):
 
 
 def test_an_error_and_a_request_would_be_noticed(page, digits, tmp_path):
-    """The policy of the page blocks an added script and an added image, and the browser reports both."""
+    """The policy of the page blocks an added script and an added image, and the browser reports both.
+
+    On a page without a policy, the browser reports the error of the script.
+    """
     copy = tmp_path / "copy.html"
     spoiled = '<script>missing()</script><img src="http://127.0.0.1:9/x.png">'
     copy.write_text((digits / "report.html").read_text().replace("</body>", f"{spoiled}</body>"))

@@ -61,7 +61,7 @@ def test_the_figure_shows_the_medians_the_quartiles_and_the_failures():
     np.testing.assert_allclose(lines[1], [[1, 25]])
     band = above.collections[0].get_paths()[0].vertices
     assert {95.0, 85.0} <= set(band[:, 1].round(6))
-    assert [text.get_text() for text in above.texts] == ["64-8-10", "64-30-10"]  # from the bottom
+    assert [text.get_text() for text in above.texts] == ["64-8-10", "64-30-10"]  # from the bottom up
     # One bar shows the unchanged networks at η = 0.1. The bars of diverged and saturated networks are to the right of
     # η = 1, because 64-8-10 is the second network size.
     bars = [(bar.get_x() >= 1, bar.get_y(), bar.get_height()) for bar in below.patches]
@@ -75,13 +75,13 @@ def test_the_figure_shows_the_medians_the_quartiles_and_the_failures():
     ("networks", "scale"),
     [
         (GOOD[:1], "linear"),
-        (BAD[:1], "linear"),  # all diverged
+        (BAD[:1], "linear"),  # the only network diverged
         ([(f"64-{n}-10", 3.0, "COMPLETED", 0.1, 0.9) for n in range(20)], "linear"),
         ([(f"64-{n}-10", 3.0, "COMPLETED", 0.1, a) for n, a in enumerate((0.6, 0.8, 0.8, 0.8))], "linear"),
         ([("64-10", eta, "COMPLETED", 0.1, accuracy) for eta, accuracy in ((1.0, 0.5), (2.0, 0.99))], "function"),
         ([("64-10", eta, "COMPLETED", 0.1, accuracy) for eta, accuracy in ((1.0, 0.5), (1e30, 1.0))], "function"),
     ],
-    ids=["one network", "diverged", "twenty sizes", "three equal sizes above one", "a decade of errors", "no error"],
+    ids=["one network", "diverged", "twenty sizes", "three above one", "errors of 50% and 1%", "errors of 50% and 0%"],
 )
 def test_unusual_sweeps_are_drawn(networks, scale):
     figure = Figure()

@@ -1,4 +1,7 @@
-"""Rules that evaluate the cost meet the conditions of their methods and count their evaluations."""
+"""Rules that evaluate the cost meet the conditions of their methods and count their evaluations.
+
+The last sections test fixed length, momentum and schedules, and every rule as a pytree and an optax transformation.
+"""
 
 import pickle
 
@@ -69,7 +72,7 @@ def test_armijo_condition_holds_after_every_search(memory, x64):
         reference = path.cost[max(0, k - memory) : k].max()
         eta = path.step_norm[k] / path.gradient_norm[k - 1]
         assert path.cost[k] <= reference - 1e-4 * eta * path.gradient_norm[k - 1] ** 2 * (1 - 1e-9)
-    # With one cost in memory, C decreases at every step. With several costs, C may increase, and it does in this run.
+    # With one cost in memory, C decreases at every step. With several costs, C may increase, and it does in these runs.
     assert np.all(np.diff(path.cost) < 0) == (memory == 1)
 
 
@@ -113,7 +116,7 @@ def test_the_steps_of_wolfe_meet_the_wolfe_conditions(memory, x64):
 
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
 def test_no_step_of_wolfe_raises_the_cost_beyond_rounding(dtype):
-    """At a kink, no step meets the curvature condition, and ‖∇C‖ stays the same. At a minimum, the run stalls."""
+    """A run to a kink, where no step meets the curvature condition, ends at max_steps. A run to a minimum stalls."""
     with jax.enable_x64(dtype is jnp.float64):
         for cost, last in (
             (lambda v: jnp.sum(jnp.abs(v)), "MAX_STEPS"),
@@ -238,7 +241,10 @@ def test_a_scale_of_the_cost_or_of_v_only_scales_the_run(rule, dtype):
 
 @pytest.mark.parametrize("dt", [0.1, 0.05])
 def test_gradient_flow_has_fourth_order(dt, x64):
-    """For ½ vᵀAv the path is exp(−At) v₀. A step of dt errs by at most (λdt)⁵/120 of ‖v‖, with the largest λ."""
+    """For ½ vᵀAv the path is exp(−At) v₀.
+
+    A step of dt errs by at most (λdt)⁵/120 of ‖v‖, where λ is the largest eigenvalue of A.
+    """
     a, v0, n = np.array([[3.0, 1.0], [1.0, 2.0]]), np.array([1.0, -2.0]), round(1 / dt)
     values, vectors = np.linalg.eigh(a)
     exact = vectors @ (np.exp(-values) * (vectors.T @ v0))
@@ -266,7 +272,7 @@ def test_fixed_length_does_not_move_at_a_zero_gradient():
 
 
 @pytest.mark.parametrize("scale", [1e-37, 1e-30, 1e30])
-def test_fixed_length_is_exact_for_tiny_and_huge_gradients(scale):
+def test_fixed_length_is_accurate_for_tiny_and_huge_gradients(scale):
     step, _ = fixed_length(0.5).update(scale * jnp.array([3.0, 4.0]), optax.EmptyState())
     np.testing.assert_allclose(step, [-0.3, -0.4], rtol=1e-5)
     # The quotient ε/‖∇C‖ overflows for the smallest of these gradients.
@@ -337,5 +343,5 @@ def test_a_rule_chains_with_optax_transformations(x64):
 @pytest.mark.parametrize(
     ("eta", "mu", "valid"), [(0.1, 0.5, True), (0.0, 0.5, False), (0.1, 1.0, False), (0.1, jnp.nan, False)]
 )
-def test_a_rule_is_valid_only_if_its_traced_numbers_are_in_range(eta, mu, valid):
+def test_a_rule_is_valid_only_if_its_traced_parameters_are_in_range(eta, mu, valid):
     assert bool(jax.jit(lambda eta, mu: heavy_ball(eta, mu).valid)(eta, mu)) is valid
