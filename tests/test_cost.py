@@ -123,7 +123,10 @@ def test_network_cost_refuses_wrong_shapes_and_dtypes(seed):
 
 
 def exact_entropies(z, y):
-    """Return Σ [ln(1 + exp(z)) − y z], −Σ y ln softmax(z) and their derivatives for one example, from sixty digits."""
+    """Return Σ [ln(1 + exp(z)) − y z], −Σ y ln softmax(z) and their derivatives for one example.
+
+    The values are computed to sixty digits and rounded to float64.
+    """
     with decimal.localcontext(prec=60):
         z, y = ([decimal.Decimal(float(x)) for x in v] for v in (z, y))
         e = [x.exp() for x in z]

@@ -1,4 +1,4 @@
-"""On all pages, code runs, commands parse, links have targets, and help is current.
+"""On all pages, code runs, commands parse, relative links have targets, and help is current.
 
 The pages are README.md, examples/README.md and the Markdown files of docs/.
 """
