@@ -56,7 +56,7 @@ def test_norm_neither_overflows_nor_underflows(size):
 
 @pytest.mark.parametrize("size", [1e38, 2e38, 3e38])
 def test_norm_is_accurate_near_the_largest_number(size):
-    """XLA rounds the reciprocal of `size` to 0, because it is below the smallest normal number."""
+    """XLA rounds 1 / `size`, which is below the smallest normal number, to 0, so `norm` must not multiply by it."""
     np.testing.assert_allclose(float(norm([jnp.array([size, 0.0])])), size, rtol=RTOL)
     np.testing.assert_allclose(float(jax.jit(norm)([jnp.array([size, 0.0])])), size, rtol=RTOL)
 
