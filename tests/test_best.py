@@ -33,7 +33,10 @@ def by_a_loop(values, by, patience):
 
 @pytest.mark.parametrize("by", ["accuracy", "cost"])
 def test_the_best_network_and_the_end_are_those_of_a_loop_by_hand(digits, network, by):
-    """The best network is, bit for bit, that of a run without `keep` after the best epoch. The values rise and fall."""
+    """The best network equals, bit for bit, that of a run without `keep` after this epoch.
+
+    The validation accuracy and the validation cost rise and fall during this run.
+    """
     path = []
     whole = train(network, digits, epochs=30, callback=lambda s, _: path.append(s.network), **SETTINGS)
     values = np.asarray(getattr(whole.history, f"validation_{by}"))
@@ -61,18 +64,18 @@ def test_the_best_network_and_the_end_are_those_of_a_loop_by_hand(digits, networ
 
 
 def test_the_first_of_equal_networks_is_the_best_even_if_it_is_the_start(digits, network):
-    """η is so small that no output changes its rank, and the validation accuracy stays the same."""
+    """With η = 1e-6 the validation accuracy stays the same. With η = 1e-30 the network stays the same."""
     result = train(network, digits, epochs=3, keep="best", patience=2, **SETTINGS | {"eta": 1e-6})
     assert len(set(np.asarray(result.history.validation_accuracy).tolist())) == 1
     assert (int(result.best_epoch), int(result.state.epoch)) == (0, 2)
     assert_leaves_close(result.network, network, rtol=0)
     stuck = train(network, digits, epochs=3, keep="best", patience=2, **SETTINGS | {"eta": 1e-30})
-    assert stuck.outcome.reason is Reason.UNCHANGED  # a failure is not hidden by the patience
+    assert stuck.outcome.reason is Reason.UNCHANGED  # the outcome is the failure, although the patience ends too
     assert int(stuck.state.epoch) == 2
 
 
 def test_a_continued_run_equals_one_run_bit_for_bit(digits, network, tmp_path):
-    """The run continues in pieces of two epochs, through checkpoints and beyond its end."""
+    """The run is restored from a checkpoint after every two epochs. Pieces after its end change nothing."""
     settings = SETTINGS | {"keep": "best", "by": "cost", "patience": 2, "eta": 6.0}
     whole = train(network, digits, epochs=20, **settings)
     assert whole.outcome.reason is Reason.PATIENCE
@@ -88,14 +91,14 @@ def test_a_continued_run_equals_one_run_bit_for_bit(digits, network, tmp_path):
     np.testing.assert_array_equal(values, whole.history.cost)
     unkeyed = [(r.network, r.state._replace(key=0)) for r in (result, whole)]
     assert_leaves_close(*unkeyed, rtol=0)
-    # Without `keep` and `patience`, the run forgets its best network.
+    # Continued without `keep` and `patience`, the run forgets its best network.
     bare = train(network, digits, epochs=0, state=whole.state, **SETTINGS)
     assert bare.state.best is bare.best_epoch is None
     assert_leaves_close(bare.network, whole.state.network, rtol=0)
 
 
 class _OldState(NamedTuple):
-    """The state of training in earlier versions."""
+    """The state of training in earlier versions, without the field `best`."""
 
     network: Any
     optimizer_state: Any
@@ -141,14 +144,14 @@ def test_each_batch_element_has_its_best_network_and_its_end(digits, network):
         assert int(one.state.epoch) == int(alone.state.epoch) == len(alone.history.epoch) - 1
         assert int(one.state.best.waited) == int(alone.state.best.waited)
         np.testing.assert_allclose(one.state.best.value, alone.state.best.value, rtol=1e-3)
-        # Another program rounds differently, in 1,440 updates of float32.
+        # Another program rounds differently, in up to 1,440 updates of float32.
         assert_leaves_close(one.network, alone.network, rtol=1e-2)
     assert together.outcome.code.tolist()[-1] == int(Reason.BAD_RULE)
     assert together.best_epoch.tolist()[-1] == 0
 
 
 def unknown(a, y):
-    """Return a cost that is NaN for 30 examples."""
+    """Return the quadratic cost, or NaN for 30 examples, which is the size of the validation set of `small`."""
     return quadratic_cost(a, y) * (jnp.nan if len(a) == 30 else 1.0)
 
 
@@ -161,7 +164,7 @@ def small(digits):
 
 @pytest.mark.parametrize("traced", often([False, True], [False]), ids=["by epoch", "one loop"])
 def test_nan_is_never_the_best(digits, network, traced):
-    """If every value is NaN, the result is the last network, and the outcome is NOT_FINITE."""
+    """If every validation cost is NaN, the result is the last network, and the outcome is NOT_FINITE."""
     settings = SETTINGS | {"epochs": 3, "cost": unknown, "keep": "best", "by": "cost", "patience": 2}
     run = lambda network: train(network, small(digits), **settings)  # noqa: E731
     result = (jax.jit(run) if traced else run)(network)
@@ -216,7 +219,7 @@ def test_bad_settings_are_refused(digits, network, change, error, match):
 
 
 @pytest.mark.bad_input
-def test_a_state_with_another_best_network_is_refused(digits, network):
+def test_a_state_whose_best_network_does_not_fit_is_refused(digits, network):
     state = train(network, digits, epochs=0, keep="best", **SETTINGS).state
     with pytest.raises(RangeError, match='is the best network by accuracy, got by="cost"'):
         train(network, digits, epochs=0, keep="best", by="cost", state=state, **SETTINGS)

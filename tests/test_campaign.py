@@ -1,4 +1,4 @@
-"""The campaign counts a planted fault as a successful attack, and its tables cover every option and function.
+"""The campaign counts a planted fault as a successful attack, and its tables cover all options and public functions.
 
 A process that has made an array must not fork, so each campaign runs in a process of its own.
 """
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def python(code, folder):
-    """Run the code in a new process, and return the JSON of its last line of output."""
+    """Run the code in a new process, and return its last line of output, parsed as JSON."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
@@ -36,7 +36,7 @@ def python(code, folder):
 
 
 def test_a_failpoint_ends_the_process_before_during_and_after_a_write(tmp_path):
-    """`during` leaves a part of the content. Other moments leave none or all of it. The last event does not occur."""
+    """`during` leaves a part of the content. Other moments leave none or all of it. A second open does not occur."""
     code = """
         import json, os, time
         from pathlib import Path
@@ -47,7 +47,7 @@ def test_a_failpoint_ends_the_process_before_during_and_after_a_write(tmp_path):
             with open("target.bin", "ab") as file:
                 file.write(bytes(20_000))
             os.rename("target.bin", "final.bin")
-            os.listdir()  # an event of another kind
+            os.listdir()  # the event at which "after os.rename" ends the process
             time.sleep(1 if slow else 0)
             return 0
 
@@ -171,9 +171,9 @@ def test_equal_seeds_give_equal_attacks():
 
 
 def campaign(folder, family, count, fault="", kind=None):
-    """Return the kinds of the attacks that succeeded, for each target, and the number of attacks.
+    """Return the kind and description of each successful attack, by target, and the number of attacks.
 
-    The campaign ends after the first attack that succeeds with the given kind.
+    The campaign ends after the first successful attack whose kind or description contains `kind`.
     """
     programs = folder.parent / "programs"
     plant = "\n".join(" " * 8 + line for line in inspect.cleandoc(fault).splitlines()).lstrip()
@@ -247,7 +247,7 @@ PLANTED = {
             return ((tensors["0.w"], tensors["0.b"]), (tensors["1.w"], tensors["1.b"]))
         jaxgd.load_network = load
         """),
-    "a run that starts again in silence": (
+    "a run that starts again without a message": (
         "flips", 3, "epochs lost", """
         import jaxgd.cli.train as module
         module.restore_checkpoint = lambda *args: (None, [])
@@ -273,12 +273,12 @@ PLANTED = {
         minimize.__signature__ = signature
         jaxgd.minimize = minimize
         """),
-    "a picture that takes 2 GiB": (
+    "a picture whose reader returns 2 GiB": (
         "pictures", 1, "too much memory", """
         import numpy, jaxgd.data.image as module
         module.read_picture = lambda path: numpy.ones(2**31, numpy.uint8)
         """),
-    "a picture that raises": (
+    "a picture whose reader raises": (
         "pictures", 1, "raw exception", """
         import jaxgd.data.image as module
         module.read_picture = lambda path: {}[path]
@@ -302,7 +302,7 @@ PLANTED = {
 def test_jaxgd_withstands_a_small_campaign(family, tmp_path):
     found, attacks = campaign(tmp_path, family, SMALL[family])
     assert found == {}
-    # The two attacks with a read-only folder need the right to mount a file system.
+    # Without the right to mount a file system, the family "limits" skips its two attacks with a read-only folder.
     assert attacks >= SMALL[family] - 2
 
 

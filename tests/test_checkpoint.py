@@ -43,7 +43,7 @@ def zeros(x):
 
 
 def like(tree):
-    """Return the tree with zeros for its values, as in a fresh run."""
+    """Return a tree to restore into. Its values are zeros, except that of a typed key."""
     return jax.tree.map(lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else zeros(x), tree)
 
 
@@ -98,8 +98,8 @@ def flip(path, position=0.5):
 
 
 @pytest.mark.parametrize("folder", [60, 2**20], indirect=True)
-def test_every_damage_is_detected(folder, tree):
-    """Flip a bit of a file, cut the file or remove it. Epoch 3 is restored with its saved values, or epoch 2 is."""
+def test_damage_never_changes_the_restored_values(folder, tree):
+    """Flip a bit of a file, halve the file or remove it. Epoch 3 is restored with its saved values, or epoch 2 is."""
     refused = 0
     for path in files_of(folder, 3):
         whole = path.read_bytes()
@@ -165,7 +165,7 @@ def test_no_random_damage_is_restored(folder, tree, monkeypatch):
 
 
 def test_a_tree_with_another_path_is_refused(folder, tree):
-    """If paths were ignored, two leaves of one shape could be exchanged."""
+    """If the paths of leaves in the tree were ignored, two leaves of one shape could be exchanged."""
     other = {"old keys" if name == "old key" else name: x for name, x in tree.items()}
     with Checkpoints(folder, CONFIG) as checkpoints, pytest.raises(CheckpointError, match="belongs to another run"):
         checkpoints.restore(other)
@@ -196,7 +196,7 @@ def test_a_pipe_in_a_checkpoint_is_refused(folder, tree):
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path, tree, version):
-    """Earlier versions join all leaves into one array. The checksum of version 1 covers only the values."""
+    """Formats 1 and 2 join all leaves into one array. The checksum of format 1 covers only the values."""
     import orbax.checkpoint as ocp
 
     data = [np.asarray(checkpoint.unkeyed(leaf)) for leaf in jax.tree.leaves(tree)]
@@ -205,7 +205,7 @@ def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path, tree, version):
     about["leaves"] = [{"shape": leaf.shape, "dtype": str(leaf.dtype)} for leaf in data]
     with ocp.CheckpointManager(tmp_path) as manager:
         for epoch in (1, 2, 3):
-            sha = hashlib.sha256(values if epoch < 3 else values[::-1]).hexdigest()  # epoch 3 is damaged
+            sha = hashlib.sha256(values if epoch < 3 else values[::-1]).hexdigest()  # a wrong checksum for epoch 3
             entry = about | {"epoch": epoch, "values" if version == 2 else "sha256": sha}
             items = {
                 "about": ocp.args.JsonSave(seal(entry) if version == 2 else entry),

@@ -39,7 +39,7 @@ KEPT = 97 * 4 * (5 + 3)
         (Budget(96 * ROW, KEPT), Batched(networks=2, data_sets=1), 55, 6),
         (Budget(96 * ROW, 2 * KEPT), Batched(networks=2, data_sets=2), 48, 5),
     ],
-    ids=["one chunk", "kept", "computed again", "row by row", "two networks", "two data sets"],
+    ids=["one chunk", "z kept", "z computed again", "row by row", "2 networks, 1 data set", "2 networks, 2 data sets"],
 )
 def test_the_budget_decides_the_chunks_and_the_work(budget, batched, chunk, products):
     """The forward pass makes 2 matrix products, and back-propagation makes 3.

@@ -23,7 +23,7 @@ def test_cost_equals_a_calculation_by_hand():
 
 
 def test_the_mean_over_all_elements_is_another_cost(seed):
-    """jnp.mean differs by the factor outputs/2, which would silently change the effect of η."""
+    """The cost is outputs/2 times jnp.mean of the squares. Without this factor, η would have another effect."""
     a, y = map(jnp.asarray, np.random.default_rng(seed).uniform(size=(2, 6, 10)).astype(np.float32))
     assert float(quadratic_cost(a, y)) == pytest.approx(5 * float(jnp.mean((a - y) ** 2)), rel=1e-6)
 
@@ -83,7 +83,7 @@ def test_a_scalar_output_is_refused():
 @pytest.mark.bad_input
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, jnp.complex64], ids=str)
 def test_integer_and_complex_outputs_are_refused(dtype):
-    """In uint8 (0 − 200)² is 64: the cost would be silently wrong. A complex cost would not be real."""
+    """In uint8 (200 − 0)² is 64: the cost would be silently wrong. The cost of complex outputs would be complex."""
     with pytest.raises(DtypeError, match="quadratic_cost"):
         quadratic_cost(jnp.array([[200]]).astype(dtype), jnp.array([[0]]).astype(dtype))
 
@@ -123,7 +123,10 @@ def test_network_cost_refuses_wrong_shapes_and_dtypes(seed):
 
 
 def exact_entropies(z, y):
-    """Return Σ [ln(1 + exp(z)) − y z], −Σ y ln softmax(z) and their derivatives for one example, with sixty digits."""
+    """Return Σ [ln(1 + exp(z)) − y z], −Σ y ln softmax(z) and their derivatives for one example.
+
+    The values are computed to sixty digits and rounded to float64.
+    """
     with decimal.localcontext(prec=60):
         z, y = ([decimal.Decimal(float(x)) for x in v] for v in (z, y))
         e = [x.exp() for x in z]
@@ -241,7 +244,7 @@ def test_a_square_batch_of_targets_is_not_read_as_labels():
 
 
 def test_a_nan_output_is_always_wrong():
-    """argmax treats NaN as the largest, so a network of NaNs would be right for every label 0."""
+    """argmax treats NaN as the largest, so by argmax alone a network of NaNs would be right for every label 0."""
     ruined = jnp.full((4, 3), jnp.nan)
     assert float(jnp.mean(jnp.argmax(ruined, -1) == 0)) == 1
     assert float(compiled_accuracy(ruined, jnp.zeros(4, int))) == 0

@@ -1,4 +1,4 @@
-"""Matrix-free curvature agrees with dense Hessians."""
+"""Matrix-free curvature agrees with dense Hessians, and slices agree with the cost."""
 
 import functools
 
@@ -103,7 +103,7 @@ def test_the_largest_eigenpairs_of_random_matrices_are_exact(n_k, seed, x64):
         [2.0, 2 - 1e-9] + [1.0] * 38,
         [0.0, *np.linspace(-9, -1, 39)],
     ],
-    ids=["repeated", "zero", "negative", "far apart", "nearly equal", "zero largest"],
+    ids=["repeated", "all zero", "all negative", "far apart", "nearly equal", "largest is zero"],
 )
 def test_sharpness_of_hard_spectra_converges(spectrum, x64):
     found = sharpness(diagonal, jnp.ones(40), args=(jnp.array(spectrum),))
@@ -142,7 +142,7 @@ def test_a_first_direction_without_the_largest_eigenvector_still_finds_it(seed):
         a = rotation * np.array([3.0, 2.0, 1.5, *between(-1, 1)]) @ rotation.T
         found = in_numpy(sharpness(quadratic, jnp.zeros(40), args=(jnp.asarray((a + a.T) / 2),)))
     assert found.converged
-    # The residual is at most √eps λ, and the error of the eigenvalue at most as large.
+    # The residual is at most √eps λ, and the error of the eigenvalue is at most the residual.
     np.testing.assert_allclose(found.value, 3.0, rtol=1.5e-8)
 
 
@@ -332,7 +332,7 @@ def test_a_start_of_zeros_is_ignored():
             r"each direction must be a tree like v, float32\[3\], got float32\[1\]",
         ),
     ],
-    ids=["no gradient", "another shape"],
+    ids=["gradient of zero", "another shape"],
 )
 def test_bad_directions_are_refused(directions, error, words):
     with pytest.raises(error, match=words):
@@ -346,7 +346,7 @@ def test_bad_directions_are_refused(directions, error, words):
         (lambda v, x: _part(v, x), True, r"the cost must be equal .* varies over 'd'(?s:.*)pmean"),
         (lambda v, x: jax.lax.pmean(_part(v, x), "d"), False, "needs check_vma=True, got False"),
     ],
-    ids=["no mean", "no check_vma"],
+    ids=["no pmean", "check_vma=False"],
 )
 @pytest.mark.parametrize(
     "call",
@@ -359,7 +359,7 @@ def test_bad_directions_are_refused(directions, error, words):
     ids=["sharpness", "hessian_vector_product", "Descent", "minimize"],
 )
 def test_inside_shard_map_a_cost_with_a_wrong_gradient_is_refused(call, parts, checked, words):
-    """JAX would add the gradients of all devices, or return the gradient of one device."""
+    """Without the error, JAX would add the gradients of all devices, or return the gradient of one device."""
     mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,))
     specs = {"in_specs": (P(), P("d")), "out_specs": P(), "check_vma": checked}
     inside = jax.shard_map(functools.partial(call, parts), mesh=mesh, **specs)

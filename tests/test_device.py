@@ -171,7 +171,10 @@ def fake(monkeypatch, tmp_path):
     """Return a function that runs the command on fake tasks and returns the exit status and the stored rows."""
 
     def run(ends, *words):
-        """`ends` has a pair (rows, end) for each task. `end` is the reason of a failure, "" or an exception."""
+        """`ends` has a pair (rows, end) for each task.
+
+        `end` is the reason of a failure, "" for success, or the exception to raise.
+        """
         remaining = iter(ends)
 
         def fake_run(words, environment, log, limit, receive):
@@ -278,7 +281,7 @@ def test_the_summary_says_that_no_figure_comes_from_a_gpu():
         assert not set(text) & {summary.NO_GPU, summary.REHEARSED}
 
 
-# The checks of the tasks.
+# Single tasks: their checks, data and results.
 
 
 @pytest.mark.parametrize(
@@ -305,7 +308,8 @@ def test_the_tests_need_a_gpu_and_their_failures_are_counted(monkeypatch, tmp_pa
 def test_each_adder_is_recognized():
     """The sums identify the rounding of every adder.
 
-    If an adder adds several products at once and keeps 1 to 8 extra bits, the sums also identify these two numbers.
+    If an adder adds several products at once and keeps 1 to 8 extra bits, the sums also identify the number of
+    products and the number of extra bits.
     """
     by_results = {}
     for model in adder.models():
@@ -358,7 +362,7 @@ def test_generated_images_have_the_sparsity_of_mnist():
     assert np.mean(images.x > 0) == pytest.approx(0.19, abs=0.01)
     groups = images.x.reshape(-1, data.BATCH, 98, 8).max((1, 3))
     assert np.mean(groups == 0) == pytest.approx(0.30, abs=0.03)
-    # The labels can be learned: the nearest mean image has the right label.
+    # The labels can be learned: for over 90% of the images, the nearest mean image has the right label.
     means = np.stack([images.x[images.y == k].mean(0) for k in range(10)])
     nearest = np.argmin(((images.x[:500, None] - means) ** 2).sum(-1), axis=1)
     assert np.mean(nearest == images.y[:500]) > 0.9
@@ -367,7 +371,7 @@ def test_generated_images_have_the_sparsity_of_mnist():
 @pytest.mark.parametrize(
     ("suffix", "why"),
     [("", "-ubyte"), (".gz", "has no files of MNIST with the right sizes")],
-    ids=["damaged", "cut short"],
+    ids=["unpacked files, damaged", "packed files of wrong sizes"],
 )
 def test_generated_images_say_why_mnist_was_not_read(monkeypatch, tmp_path, suffix, why):
     monkeypatch.setenv("JAXGD_DATA_DIR", str(tmp_path))
@@ -386,7 +390,7 @@ def test_generated_images_say_why_mnist_was_not_read(monkeypatch, tmp_path, suff
 
 
 def test_the_gradient_of_the_reference_equals_differences():
-    """∇C in float64 against central differences of C along random directions."""
+    """Compare ∇C in float64 with central differences of C along random directions."""
     images, rng = data.generated(40, 0), np.random.default_rng(0)
     network = [v[0].astype(float) for v in data.weights(1)]
 
@@ -424,7 +428,7 @@ def test_the_fields_of_the_gpu_are_read(monkeypatch):
     assert hardware.stamp_without_jax()["host"]["device"] == "cpu"
 
 
-def test_a_missing_program_gives_no_output():
+def test_a_missing_or_failing_program_gives_no_output():
     assert hardware.output(["jaxgd-no-such-program"]) == ""
     assert hardware.output(["false"]) == ""
 
@@ -446,18 +450,18 @@ def test_a_rehearsal_runs_every_task(tmp_path):
         status = results[f"device-{task.name}"].details["status"]
         may_skip = task.name in plan.NOT_REHEARSED or set(task.needs) & set(plan.MAY_LACK)
         assert status == "done" or (status == "skipped" and may_skip), task.name
-    # The kernel and XLA did the same work.
+    # The kernel and XLA store their costs, and status 0 says that all costs agree.
     assert {"jaxgd-cuda", "jaxgd-cuda-vmap", "xla-scan"} <= {row.variant for row in rows if "cost" in row.details}
 
 
 @pytest.mark.slow
 def test_a_killed_run_leaves_valid_rows_and_no_process(tmp_path):
     out = tmp_path / "device.jsonl"
-    # jax-kernel compiles the emulation, which takes several seconds.
+    # jax-kernel compiles the emulation for several seconds, so it still runs when its parent is killed.
     words = [*WORDS, "--only", "versions", "--only", "jax-kernel", "--out", str(out)]
     run = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert any("== 6 jax-kernel" in line for line in run.stderr)
-    # The task asks Linux at its start to be killed with its parent.
+    # Wait until the task has asked Linux, at its start, to be killed with its parent.
     time.sleep(2)
     (task,) = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     assert is_running(task)

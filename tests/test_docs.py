@@ -1,4 +1,7 @@
-"""The code in README.md and docs/ runs, the commands parse, the links have targets, and the help is current."""
+"""On all pages, code runs, commands parse, relative links have targets, and help is current.
+
+The pages are README.md, examples/README.md and the Markdown files of docs/.
+"""
 
 import contextlib
 import doctest
@@ -28,7 +31,7 @@ def is_test_file(source):
 
 
 def run_page(name, text):
-    """Run the Python blocks of a page in one environment, and compare the output where the page shows it."""
+    """Run the Python blocks of a page, except test files, in one environment. Compare the output if it is shown."""
     environment = {"__name__": name}
     for line, source, expected in pages.programs(text):
         if is_test_file(source):
@@ -144,14 +147,14 @@ def test_readme_states_the_supported_versions():
 
 
 @pytest.mark.parametrize("command", pages.COMMANDS)
-def test_the_page_shows_the_help_of_each_command(command):
+def test_the_page_of_commands_shows_the_help_of_each_command(command):
     shown = TEXTS["docs/commands.md"].split(f"\n## {command}\n")[1].split("\n## ")[0]
     ((_, _, shown),) = pages.blocks(shown)
     same = pages.words_of_help(shown) == pages.words_of_help(pages.help_text(command))
     assert same, f"docs/commands.md shows an old help of jaxgd {command}. Run python tests/pages.py --write."
 
 
-def test_the_page_has_every_command():
+def test_the_page_of_commands_has_every_command():
     heads = re.findall(r"(?m)^## (.*)$", TEXTS["docs/commands.md"])
     (commands,) = re.findall(r"usage: jaxgd .*\{([\w,]+)\}", pages.help_text(""))
     assert heads == list(pages.COMMANDS) == commands.split(",")

@@ -50,7 +50,7 @@ def test_describe_gives_dtype_and_shape(x, text):
 
 
 class Bomb:
-    """An object whose conversions fail."""
+    """An object whose conversions to an array and to text raise."""
 
     def __array__(self, *args, **kwargs):
         raise ZeroDivisionError("bomb")
@@ -254,7 +254,7 @@ def test_an_unknown_precision_is_refused(precision):
 
 @pytest.mark.parametrize("precision", ["TF32_TF32_F32_X3", jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3], ids=str)
 def test_an_algorithm_that_the_device_lacks_is_refused(precision):
-    """XLA raises its own errors later, without a remedy. The CPU's algorithms depend on the CPU and on XLA."""
+    """XLA's own error comes later and names no remedy. The list of algorithms depends on the CPU and on XLA."""
     with pytest.raises(errors.RangeError) as caught:
         errors.require_precision("f", precision)
     first, second = str(caught.value).split("\n")
@@ -328,7 +328,7 @@ def test_a_traced_array_is_not_one_number(shape):
 
 
 def test_a_numpy_matrix_is_refused_or_converted():
-    """The * of numpy.matrix is a matrix product."""
+    """For a numpy.matrix, * is a matrix product, not an elementwise one."""
     x = np.ones((2, 2)).view(np.matrix)
     with pytest.raises(errors.DtypeError, match=r"got matrix float64\[2,2\]"):
         errors.require_float("f", "x", x)

@@ -1,4 +1,4 @@
-"""The reader takes only regular files of limited size. Writers write whole files or nothing."""
+"""The reader takes only regular files of limited size. Writers write a whole file, a whole line or nothing."""
 
 import errno
 import os
@@ -51,7 +51,7 @@ def test_a_file_above_the_limit_is_not_read(tmp_path):
     ("path", "error"),
     [(3, DtypeError), (None, DtypeError), (b"x", DtypeError), ("a\0b", RangeError), ("\ud800", RangeError)],
 )
-def test_a_path_that_no_file_can_have_is_refused(path, error):
+def test_an_invalid_path_is_refused(path, error):
     with pytest.raises(error, match="f: path must be"):
         as_path("f", path)
 

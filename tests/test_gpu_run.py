@@ -1,4 +1,7 @@
-"""`pytest -m gpu` runs only tests/gpu, in one process, with users' optimizations, without libraries of other tests."""
+"""`pytest -m gpu` runs only tests/gpu, in one process, with users' optimizations.
+
+It needs no library that only other tests need.
+"""
 
 import os
 import subprocess

@@ -41,7 +41,7 @@ ORDER = (
     *("history", "best", "epoch", "rates", "records", "training_loop", "training"),
     *("checkpoint", "state_file", "run_folder", "sweeps", "report", "cli", "pytest_plugin"),
 )
-# Libraries that training does not need. They serve the command line, data, checkpoints, figures and tests.
+# Libraries that training does not need. They serve progress lines, data, checkpoints, reports, commands and tests.
 HEAVY = {
     *("matplotlib", "plotly", "orbax", "tensorflow_datasets", "tensorflow", "PIL", "tyro", "tqdm", "tensorboardX"),
     *("beartype", "hypothesis", "pytest"),
@@ -83,7 +83,7 @@ def imports(source, package="jaxgd"):
 
 
 def downward_imports(room, source):
-    """Return the imports of a room's module from rooms below it."""
+    """Return the imports of a room's module from other rooms that are not above it."""
     return [
         f"{room} imports {other}, line {line}"
         for other, line in imports(source)
@@ -308,7 +308,7 @@ def test_importing_jaxgd_does_not_import_jax():
 
 
 def test_using_jaxgd_imports_nothing_heavy():
-    """Import every public name and make a step of descent. Imports by JAX and optax do not count."""
+    """Import every public name and make a step of descent. Imports by JAX, optax and jaxtyping do not count."""
     code = f"""
         import sys, jax, optax, jaxtyping
         before = set(sys.modules)

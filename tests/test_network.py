@@ -52,7 +52,7 @@ def test_the_precision_applies_to_every_product():
     for precision in (None, "highest"):
         jaxpr = str(jax.make_jaxpr(functools.partial(feedforward, precision=precision))(network, jnp.zeros((5, 3))))
         assert jaxpr.count("dot_general") == 2
-        assert jaxpr.count("HIGHEST") == (4 if precision else 0)  # two operands of two products
+        assert jaxpr.count("HIGHEST") == (4 if precision else 0)  # once per operand of two products
 
 
 @pytest.mark.parametrize("sizes", [(784, 30, 10), (1, 1), [2, 3, 4, 5]], ids=str)
@@ -82,9 +82,9 @@ def test_the_default_dtype_under_x64(x64):
 
 
 def is_normal(sample, variance):
-    """Return True if mean, variance and kurtosis are within five standard errors of N(0, variance)."""
+    """Return True if the means of x, x² and x⁴ are within five standard errors of those of N(0, variance)."""
     n, x = sample.size, np.asarray(sample, np.float64).ravel() / np.sqrt(variance)
-    # The errors of the means of x, x² and x⁴, divided by the standard deviations of these powers for N(0, 1).
+    # The errors of the means, divided by the standard deviations of x, x² and x⁴ for N(0, 1).
     errors = abs(x.mean()), abs((x**2).mean() - 1) / np.sqrt(2), abs((x**4).mean() - 3) / np.sqrt(96)
     return all(error < 5 / np.sqrt(n) for error in errors)
 
@@ -158,7 +158,7 @@ def test_a_draw_with_an_offset_counts_beyond_32_bits():
 
 @pytest.mark.bad_input
 def test_a_network_beyond_the_free_memory_is_refused(monkeypatch):
-    """The message has the needed and the free memory. If the free memory is unknown, nothing is checked."""
+    """The message states the needed and the free memory. If the free memory is unknown, nothing is checked."""
     sizes = (784, 30_000, 30_000, 10)
     monkeypatch.setattr("jaxgd.network.free_memory", lambda: 3 * 10**9)
     with pytest.raises(

@@ -102,7 +102,7 @@ def test_a_batch_has_no_single_reason():
         _ = Outcome(jnp.array([0, 1])).reason
 
 
-def test_an_unknown_code_is_not_a_success():
+def test_an_unknown_code_raises():
     with pytest.raises(ValueError, match="77"):
         _ = Outcome(jnp.array(77)).ok
 

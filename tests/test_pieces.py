@@ -56,10 +56,10 @@ def swap(x, i, j):
 
 
 DAMAGE = {
-    "a bit": lambda x: swap(x.view(np.uint8), (2, 0), (2, 4)),
-    "two elements": lambda x: swap(x, (1, 2), (4, 0)),
-    "two rows": lambda x: swap(x, 1, 4),
-    "two columns": lambda x: swap(x.T, 0, 3),
+    "two bytes swapped": lambda x: swap(x.view(np.uint8), (2, 0), (2, 4)),
+    "two elements swapped": lambda x: swap(x, (1, 2), (4, 0)),
+    "two rows swapped": lambda x: swap(x, 1, 4),
+    "two columns swapped": lambda x: swap(x.T, 0, 3),
     "a block of zeros": lambda x: x[1:3, 2:4].fill(0),
     "the sign of a zero": lambda x: np.negative(x, out=x, where=x == 0),
 }
@@ -104,7 +104,7 @@ def test_an_array_read_in_pieces_has_all_values(monkeypatch):
 
 
 def job(folder, action, devices, processes=1):
-    """Run the script as a job of processes. Each process must succeed within 2 minutes."""
+    """Run the script as a job of processes. Wait for each in turn, up to 2 minutes. Each must succeed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

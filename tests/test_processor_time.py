@@ -1,4 +1,4 @@
-"""The processor seconds of each room (a group of test folders), and the failure of a run above a budget."""
+"""The processor seconds of each room (a group of test folders), and the failure, on request, above 1.5 budgets."""
 
 import processor_time
 import pytest

@@ -1,4 +1,4 @@
-"""The prose of the project: the number of old phrases may only fall, and new files may have very few."""
+"""The prose of the project: no file has more old phrases than its ceiling, and one without a ceiling has few."""
 
 import functools
 import json

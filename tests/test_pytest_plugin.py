@@ -18,7 +18,7 @@ UNDECIDED = "undecided gradient checks"
 
 @pytest.fixture
 def run(pytester):
-    """Write a test file and run it in this process."""
+    """Return a function that writes a test file and runs it in this process."""
 
     def run(source, *flags):
         pytester.makepyfile(test_it="import jax.numpy as jnp\nimport pytest\n\n" + inspect.cleandoc(source))
@@ -30,7 +30,7 @@ def run(pytester):
 def test_the_plugin_loads_in_any_project_without_warnings_and_without_jax(tmp_path):
     heavy = "{'jax', 'jaxlib', 'numpy', 'optax'}"
     (tmp_path / "test_it.py").write_text(f"import sys\n\ndef test_it(): assert not {heavy} & set(sys.modules)\n")
-    # The plugin of jaxtyping imports NumPy, and the plugin of Hypothesis takes a second.
+    # Switch off the plugin of jaxtyping, which imports NumPy, and that of Hypothesis, which takes a second.
     words = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
     words += ["-p", "no:jaxtyping", "-p", "no:hypothesispytest"]
     done = subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTEST_ADDOPTS": ""}, capture_output=True, text=True)
@@ -201,20 +201,25 @@ MISUSE = {
         "has strict, but the test does not use check_gradients",
         "Add the parameter check_gradients",
     ),
-    "no points": ("seeds=1", "gradient_point, gradient_seed", "requests gradient_point", "(points=[...])"),
-    "unknown": ("point=[1.0]", "gradient_point", "takes points, seeds and strict", "'point'"),
-    "too many": ("[1.0], 1, True, 2", "gradient_point", "takes points, seeds and strict", "too many"),
-    "points empty": ("points=[]", "gradient_point", "at least one point, got none", "make a list"),
-    "points empty by name": ("points={}", "gradient_point", "at least one point, got none", "make a list"),
-    "points a number": ("points=1.0", "gradient_point", "list of points", "got float"),
-    "points a text": ("points='ab'", "gradient_point", "list of points", "got str"),
-    "seeds none": ("seeds=0", "gradient_seed", "at least one seed, got 0", "0, 1 and 2"),
-    "seeds empty": ("seeds=[]", "gradient_seed", "at least one seed, got []", "0, 1 and 2"),
-    "seeds a fraction": ("seeds=2.0", "gradient_seed", "whole numbers, got 2.0", ""),
-    "seeds a bool": ("seeds=True", "gradient_seed", "whole numbers, got True", ""),
-    "seeds texts": ("seeds='12'", "gradient_seed", "whole numbers, got '12'", ""),
-    "seeds negative": ("seeds=[0, -1]", "gradient_seed", "at least 0, got -1", ""),
-    "strict a number": ("strict=1", "check_gradients", "True or False, got 1", ""),
+    "gradient_point without points": (
+        "seeds=1",
+        "gradient_point, gradient_seed",
+        "requests gradient_point",
+        "(points=[...])",
+    ),
+    "unknown argument": ("point=[1.0]", "gradient_point", "takes points, seeds and strict", "'point'"),
+    "too many arguments": ("[1.0], 1, True, 2", "gradient_point", "takes points, seeds and strict", "too many"),
+    "empty list of points": ("points=[]", "gradient_point", "at least one point, got none", "make a list"),
+    "empty dict of points": ("points={}", "gradient_point", "at least one point, got none", "make a list"),
+    "number as points": ("points=1.0", "gradient_point", "list of points", "got float"),
+    "text as points": ("points='ab'", "gradient_point", "list of points", "got str"),
+    "zero seeds": ("seeds=0", "gradient_seed", "at least one seed, got 0", "0, 1 and 2"),
+    "empty list of seeds": ("seeds=[]", "gradient_seed", "at least one seed, got []", "0, 1 and 2"),
+    "float as seeds": ("seeds=2.0", "gradient_seed", "whole numbers, got 2.0", ""),
+    "bool as seeds": ("seeds=True", "gradient_seed", "whole numbers, got True", ""),
+    "text as seeds": ("seeds='12'", "gradient_seed", "whole numbers, got '12'", ""),
+    "negative seed": ("seeds=[0, -1]", "gradient_seed", "at least 0, got -1", ""),
+    "number as strict": ("strict=1", "check_gradients", "True or False, got 1", ""),
 }
 
 

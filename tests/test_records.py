@@ -101,7 +101,10 @@ def test_one_compiled_loop_records_the_same_values(network):
 
 @pytest.mark.slow
 def test_a_batch_element_that_has_ended_records_nothing(network):
-    """After an element's end, its floats are NaN and its whole numbers 0. Sharpness is recorded every second epoch."""
+    """After its end, an element records NaN for a float and 0 for a whole number.
+
+    Before its end, the sharpness is recorded every second epoch.
+    """
     record = {"sharpness": TrainingSharpness(every=2), "done": lambda state: state.epoch + 1}
     settings = {"epochs": 4, "batch_size": 5, "key": KEY, "record": record}
     result = jax.jit(jax.vmap(lambda eta: train(network, (X, Y), eta=eta, **settings)))(jnp.array([1.0, -1.0]))
@@ -133,9 +136,13 @@ def test_progress_is_one_line_on_a_terminal(network, monkeypatch):
 
 
 BAD = {
-    "a list": ([], DtypeError, r'record must be a dict, got list.\nPass record={"name": function}'),
-    "a number": ({"x": 3}, DtypeError, r"record\['x'\] must be a function, got int"),
-    "a field": ({"cost": len}, DtypeError, "a non-empty string that is not a field of History, got 'cost'"),
+    "a list as record": ([], DtypeError, r'record must be a dict, got list.\nPass record={"name": function}'),
+    "a number as function": ({"x": 3}, DtypeError, r"record\['x'\] must be a function, got int"),
+    "a field of History as name": (
+        {"cost": len},
+        DtypeError,
+        "a non-empty string that is not a field of History, got 'cost'",
+    ),
     "a number as name": ({3: len}, DtypeError, "a non-empty string that is not a field of History, got 3"),
     "every 0": ({"x": TrainingSharpness(every=0)}, RangeError, r"record\['x'\].every must be at least 1, got 0"),
     "unknown of": (
@@ -143,12 +150,16 @@ BAD = {
         RangeError,
         r"record\['x'\].of must be 'layer', 'w' or 'b', got 'z'",
     ),
-    "a text": (
+    "a text as result": (
         {"x": lambda state: "x"},
         DtypeError,
         r"the result of record\['x'\] must be an array of numbers, got str",
     ),
-    "a tree": ({"x": lambda state: state}, DtypeError, r"the result of record\['x'\] must be an array of numbers"),
+    "a tree as result": (
+        {"x": lambda state: state},
+        DtypeError,
+        r"the result of record\['x'\] must be an array of numbers",
+    ),
 }
 
 

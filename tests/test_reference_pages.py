@@ -30,7 +30,7 @@ def templates():
 
 
 def on_one_line(text):
-    """Return a message as the command prints it, without the name of the command."""
+    """Return a message on one line, without the command's name and the word `warning`."""
     return re.sub(r"^jaxgd \w+: (warning: )?", "", re.sub(r"\s+", " ", text).strip())
 
 
@@ -60,7 +60,7 @@ def test_every_message_of_the_faq_is_in_the_source():
     assert not is_from(source, changed)
 
 
-# Words of code in docs/equations.md that name arguments or results of public functions.
+# First words of code in docs/equations.md that are no public names: mostly arguments and results of functions.
 OTHER_WORDS = {"", "jax", "solution", "result", "actual"}
 OTHER_WORDS |= {"activation", "batch_size", "cost", "l2", "patience", "scheme"}
 

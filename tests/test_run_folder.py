@@ -1,4 +1,4 @@
-"""A run folder refuses a damaged configuration, notices its own loss, and removes files of killed processes."""
+"""A run folder refuses a damaged configuration, notices its own loss, and removes files that killed processes left."""
 
 import json
 import os
@@ -197,7 +197,7 @@ LOSSES = {
     "deleted": shutil.rmtree,
     "moved": lambda path: path.rename(path.with_name("moved")),
     "replaced": replace,
-    "emptied": lambda path: (path / "config.json").unlink(),
+    "without config.json": lambda path: (path / "config.json").unlink(),
 }
 WRITES = {
     "metrics": lambda folder: folder.append_metrics(ENTRY),

@@ -89,10 +89,10 @@ def held(part):
 OUTSIDE = {
     "global": lambda: (shifted, set_global),
     "global of a helper": lambda: (helped, set_global),
-    "cell": cell,
+    "variable of an outer function": cell,
     "field of a method's object": lambda: held("cost"),
     "field of a callable object": lambda: held(""),
-    "slot": slotted,
+    "slot of a callable object": slotted,
     "member of a class": lambda: (Classy().cost, lambda value: setattr(Classy, "target", value)),
     "global of a vmapped function": lambda: (mapped, set_global),
     "global of an argument of a partial": lambda: (functools.partial(applied, shifted), set_global),
@@ -101,7 +101,10 @@ OUTSIDE = {
 
 @pytest.mark.parametrize("name", often(OUTSIDE, ["global of a helper"]))
 def test_changed_data_are_read_again(name):
-    """The minimum equals the changed value, so its derivative is 1. A rerun with the same value compiles nothing."""
+    """The minimum equals the changed value, so its derivative with respect to the value is 1.
+
+    A rerun with the same array compiles nothing.
+    """
     cost, change = OUTSIDE[name]()
 
     def minimum(value):

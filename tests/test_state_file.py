@@ -81,7 +81,7 @@ def test_the_setting_of_float64_must_be_the_same(path, x64):
 
 
 def test_a_file_that_save_state_did_not_write_is_refused(path, tmp_path):
-    """Flipped bits, cut files and files of other programs are refused."""
+    """Damaged files, files of other formats and missing files are refused."""
     whole, rng = path.read_bytes(), random.Random(0)
     save_network(tmp_path / "n.safetensors", example((2, 1), seed=0)[0])
     bad = [b"", whole[:-1], whole[:100], whole + b"\0", b"\x80\x04N.", (tmp_path / "n.safetensors").read_bytes()]

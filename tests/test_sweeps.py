@@ -97,7 +97,7 @@ def test_kept_networks_are_the_best_and_equal_train_alone(alone, tmp_path):
 
 @pytest.mark.parametrize("calls", [1, 2, 5, 8, 10])
 def test_a_stopped_sweep_resumes_bit_for_bit(whole, tmp_path, calls):
-    # Two groups of six networks.
+    # `memory` limits a group to six networks, so there are two groups.
     stopped = sweep(folder=tmp_path, memory=6 * 4000, stop=stop_after(calls))
     assert not stopped.complete
     assert json.loads((tmp_path / "sweep.json").read_text())["groups"] == [2]
@@ -252,7 +252,7 @@ def saturated(z):
 def test_only_a_network_that_cannot_change_is_fixed(z, eta, expected):
     network = jax.tree.map(lambda x: x[None] if x.size else x, saturated(z))
     network = (network[0]._replace(b=jnp.array([[0.1]])), network[1])
-    # All answers are wrong, and no input is 0.
+    # All answers are wrong, and no input is 0, so only σ′ can make an update small.
     examples = Examples(jnp.array([[1.0], [-1.0], [0.5], [-0.5]]), jnp.array([[0.0], [1.0], [0.0], [1.0]]))
     assert bool(is_fixed(network, 0, jnp.array([eta]), examples)) == expected
 
