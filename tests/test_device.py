@@ -85,12 +85,12 @@ def test_two_runs_do_not_share_a_file(capsys, tmp_path):
     assert "another run writes to" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [("device", "--only", "fast")], ids=str)
-def test_the_command_needs_no_tyro(words):
+def test_the_command_needs_no_tyro():
     code = "import sys; sys.modules['tyro'] = None; from benchmarks.__main__ import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "jax-vmap-kernel" in done.stdout + done.stderr
-    assert done.returncode == (0 if "--help" in words else 2), done.stderr
+    words = [sys.executable, "-c", code, "device", "--only", "fast"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "jax-vmap-kernel" in done.stderr
+    assert done.returncode == 2, done.stderr
 
 
 # A task that hangs, fails or stops.

@@ -30,10 +30,12 @@ UNDECIDED = {
     "difference of large numbers": "f depends on how it is run",
     # The function is NaN in float32 only.
     "bessel_jn": "not finite here",
+    # Its gradient is right in float64, and off by more than 5% in float32.
+    "Bessel's function by recurrence": "far off only in the dtype of the arguments",
 }
 UNDECIDED_SHARE = 0.02
-# f computes in bfloat16, which hides this error.
-HIDDEN = {"quotient: rounded to bfloat16"}
+# f or its rule computes in bfloat16, which hides the error.
+HIDDEN = {"quotient: rounded to bfloat16", "product: backward pass in bfloat16"}
 
 # The adversarial cases whose verdict is not as expected, each with its actual verdict, cause or error.
 PENDING = {
@@ -76,8 +78,8 @@ def test_the_corpus_is_large_enough_and_names_are_unique():
     assert (len(FRESH_RIGHT), len(FRESH_WRONG)) == (100, 100)
     for cases in (CORRECT, WRONG, KINKS, ADVERSARIAL, (*FRESH_RIGHT, *FRESH_WRONG)):
         assert len(set(names(cases))) == len(cases)
-    assert len(UNDECIDED) < UNDECIDED_SHARE * len(CORRECT)
-    assert len(HIDDEN) < 0.02 * len(WRONG)
+    assert len(UNDECIDED) < UNDECIDED_SHARE * len((*CORRECT, *FRESH_RIGHT))
+    assert len(HIDDEN) < 0.02 * len((*WRONG, *FRESH_WRONG))
 
 
 @few(CORRECT, "cbrt × 1e-06", "einsum")
@@ -109,7 +111,13 @@ def test_no_right_derivative_is_called_wrong(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", WRONG, ids=names(WRONG))
+@pytest.mark.parametrize("case", FRESH_RIGHT, ids=names(FRESH_RIGHT))
+def test_no_right_derivative_of_the_fresh_cases_is_called_wrong(case):
+    check_correct(case, "float32", 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", (*WRONG, *FRESH_WRONG), ids=names((*WRONG, *FRESH_WRONG)))
 def test_every_wrong_derivative_is_called_wrong(case):
     check_wrong(case)
 
