@@ -117,7 +117,7 @@ def test_no_right_derivative_of_the_fresh_cases_is_called_wrong(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", (*WRONG, *FRESH_WRONG), ids=names((*WRONG, *FRESH_WRONG)))
+@pytest.mark.parametrize("case", [*WRONG, *FRESH_WRONG], ids=names((*WRONG, *FRESH_WRONG)))
 def test_every_wrong_derivative_is_called_wrong(case):
     check_wrong(case)
 
