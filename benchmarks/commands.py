@@ -41,8 +41,8 @@ class List:
 class Run:
     """Run cases, print the figures and store them.
 
-    The programs of a case run alternately, several times. In epochs, steps, networks, start-up, growth, memory and
-    sweep, each program has a process of its own.
+    If a case times several programs, they run alternately, several times. In epochs, steps, networks, start-up, growth
+    and sweep, each program has a process of its own.
     """
 
     cases: Annotated[tuple[str, ...], tyro.conf.Positional] = ("epochs", "steps", "networks", "start-up")
@@ -110,7 +110,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Gradcheck:
-    """Check every case of the gradient checker's corpus, and list the cases with an unexpected verdict or cause.
+    """Check the cases of the gradient checker's corpus, and list those with an unexpected verdict or cause.
 
     The checks are recorded. A second run with the same folder lists the recorded verdicts, and --ablate replays the
     checks with the present constants.py, core.py, quotients.py and examine.py. Delete the folder after any other change

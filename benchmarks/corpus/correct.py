@@ -1,4 +1,4 @@
-"""Functions with right derivatives, at points where they are smooth. A checker must call no derivative wrong."""
+"""Functions with right derivatives, at smooth points. A checker must call none wrong, and should call all right."""
 
 from collections.abc import Callable
 
