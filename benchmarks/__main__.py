@@ -1,4 +1,4 @@
-"""The commands of the suite: list, run, gradcheck, compare, plot, campaign and device."""
+"""The commands of `python -m benchmarks`: list, run, gradcheck, compare, plot, campaign and device."""
 
 import sys
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from benchmarks.rows import Row
 
-# The precision of JAX's own default. On a CPU, float32 products are float32; on an accelerator they may be TF32.
+# JAX's default precision. Products of float32 matrices are float32 on a CPU, and may be TF32 or bfloat16 on an
+# accelerator.
 DEFAULT_PRECISION = "float32, default matmul precision"
 
 

@@ -1,4 +1,4 @@
-"""The commands of `python -m benchmarks`. tyro parses their options."""
+"""The commands of `python -m benchmarks`. tyro parses their options, except those of device."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from benchmarks.compare import changes, lost
 from benchmarks.store import RESULTS, ResultsError
 from jaxgd.errors import JaxgdError
 
-# The commands import JAX and the cases only when they run, so that `--help` and messages about misuse appear at once.
+# The commands import the cases only when they run. The import takes more than a second, and `--help` need not wait.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +41,15 @@ class List:
 class Run:
     """Run cases, print the figures and store them.
 
-    The programs of a case run alternately, several times. In epochs, steps, networks, start-up and growth, each program
-    has a process of its own.
+    If a case times several programs, they run alternately, several times. In epochs, steps, networks, start-up, growth
+    and sweep, each program has a process of its own.
     """
 
     cases: Annotated[tuple[str, ...], tyro.conf.Positional] = ("epochs", "steps", "networks", "start-up")
     """Names of cases or families."""
     peers: tuple[str, ...] | None = None
-    """Peers of epochs, steps, networks, start-up and growth. Ratios are relative to the first peer. By
-    default all installed peers except the slowest two."""
+    """Peers of epochs, steps, networks, start-up, growth and sweep. Ratios are relative to the first peer. By default
+    all installed peers except book and torch-compile, which are slow."""
     repeats: int = 7
     """Number of times that each program is timed."""
     seeds: int | None = None
@@ -110,14 +110,15 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Gradcheck:
-    """Check every case of the gradient checker's corpus, and list the cases with an unexpected verdict or cause.
+    """Check the cases of the gradient checker's corpus, and list those with an unexpected verdict or cause.
 
     The checks are recorded. A second run with the same folder lists the recorded verdicts, and --ablate replays the
-    checks with the present core.py and examine.py. Delete the folder after any other change of the checker.
+    checks with the present constants.py, core.py, quotients.py and examine.py. Delete the folder after any other change
+    of the checker.
     """
 
     ablate: bool = False
-    """Also change every constant and remove every part of the checker, and list the cases that fail or change."""
+    """Also change constants and remove parts of the checker, one at a time, and list the cases that fail or change."""
     parts: tuple[str, ...] = ()
     """Parts of the corpus: correct, wrong, kinks, adversarial, fresh-right, fresh-wrong, network-right, network-random,
     network-random-claimed, network-trained, network-trained-claimed. By default all parts, but the parts network-…
@@ -147,7 +148,7 @@ class Gradcheck:
         if self.seeds < 1:
             return _misuse(f"gradcheck: expected --seeds to be at least 1, got {self.seeds}.")
         if self.out is not None and not self.ablate:
-            return _misuse("gradcheck: --out holds the rows of --ablate.\nAdd --ablate, or leave --out out.")
+            return _misuse("gradcheck: --out holds the rows of --ablate.\nAdd --ablate, or remove --out.")
         if self.out is not None and not self.out.absolute().parent.is_dir():
             return _misuse(f"gradcheck: expected --out in an existing folder, got {self.out}.")
         data_dir = self.data_dir.expanduser() if self.data_dir else None
@@ -162,7 +163,7 @@ class Gradcheck:
 
 @dataclasses.dataclass(frozen=True)
 class Compare:
-    """Compare two files of results. Exit status 1 if a figure of jaxgd is worse by more than the noise.
+    """Compare two files of results. The exit status is 1 if the verdict on a figure of jaxgd is "worse".
 
     The change of a time is divided by the median change of the other programs in the same case, so that a slower host
     is not reported as a change. If a case has few programs, a disturbance of one program affects the figures of all.
@@ -177,7 +178,7 @@ class Compare:
     """Also print figures whose noise is unknown."""
 
     def run(self) -> int:
-        """Print every change, and return the exit status."""
+        """Print a line for each figure in both files, and return the exit status."""
         old, new = store.read(self.old), store.read(self.new)
         found = changes(old, new)
         if not found:

@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.rows import QUANTITIES, Key, Row
 
-# A smaller relative change of a time is never reported. The layout of code and data in memory changes from build to
-# build, and times change with it.
+# A smaller relative change of a time never counts as better or worse. The layout of code and data in memory changes
+# from build to build, and times change with it.
 LEAST = 0.05
 # A smaller relative change of a sampled value is rounding. This limit matters if the samples have no noise.
 ROUNDING = 1e-9
@@ -48,7 +48,7 @@ class Change(NamedTuple):
 
     @property
     def real(self) -> bool:
-        """True if the change exceeds the noise."""
+        """True if the change exceeds the noise and, unless the values are exact counts, LEAST or ROUNDING."""
         floor = {"host": LEAST, "sample": ROUNDING, "none": 0.0}[QUANTITIES[self.new.quantity].noise]
         return abs(self.factor - 1) > max(floor, self.noise)
 
@@ -70,10 +70,10 @@ def changes(old: Sequence[Row], new: Sequence[Row]) -> list[Change]:
     Times are compared by the lower quartile of the samples, because other programs on the host make some samples slower
     and none faster. The host may be faster on one day than on another. Each factor is therefore divided by the drift,
     the median factor of the other variants of the case, which ran in the same minutes. The noise is three standard
-    errors of the quartiles, by the bootstrap, plus the median deviation of the other variants from the drift.
+    errors of the quartiles plus the median deviation of the other variants from the drift.
 
     Other samples, such as the numbers of correct images over several seeds, are compared by the median. The noise is
-    three standard errors, by the bootstrap.
+    three standard errors. A standard error is computed by the bootstrap, or from the spread if a row has no samples.
 
     Counts of evaluations and verdicts are exact, so every difference is a change. Counts of verdicts over different
     numbers of checks are not compared. Runs of the book over different numbers of epochs are not compared either.
@@ -98,7 +98,10 @@ def _comparable(a: Row, b: Row) -> bool:
 
 
 def _settings(row: Row, new: Row) -> tuple[object, ...]:
-    """Return the settings that must be equal: the unit, the epochs of a run of the book, and the number of checks."""
+    """Return the settings that must be equal: the unit, the epochs of a run of the book, and n of an exact count.
+
+    n is, for instance, the number of checks.
+    """
     counted = QUANTITIES[new.quantity].noise == "none"
     epochs = [f"{row.details['epochs']} epochs"] if "epochs" in row.details else []
     return (row.unit, *epochs, *([f"n = {row.n}"] if counted else []))

@@ -31,7 +31,8 @@ def _known_search(self: Examination, claim: Derivative, i: int, checks: dict[str
     return recorded.searches.get((claim.name, i)) or search(self, claim, i, checks)
 
 
-# A replay neither evaluates f nor describes errors. These patches replace the functions that do so.
+# A replay cannot evaluate f, and needs only verdicts and causes. These patches replace the functions that evaluate f or
+# add other facts to the report.
 REPLAY: tuple[Patch, ...] = (
     (Examination, "_search", _known_search),
     (Examination, "_taylor", lambda *x: math.nan),
@@ -54,7 +55,7 @@ def _again(stage: Stage, report: GradientReport) -> GradientReport:
 
 
 def replayed(record: Record, without: str = "") -> Outcome:
-    """Return the verdict and cause that follow from the recorded numbers."""
+    """Return the verdict and cause that the recorded numbers give, without the checks whose names match a pattern."""
     report = record.report
     if report is None:
         return record.outcome
@@ -122,7 +123,7 @@ def unexpected(records: Sequence[Record]) -> None:
 
 
 def ablate(records: Sequence[Record]) -> list[Row]:
-    """Change every constant and remove every part, print a line for each, and return the rows."""
+    """Change each of CONSTANTS, remove each of PARTS, print the cases that fail or change, and return the rows."""
     with patched(REPLAY):
         base = [replayed(record) for record in records]
     others = [f"{x.part}: {x.name}" for x, outcome in zip(records, base, strict=True) if outcome != x.outcome]
@@ -135,7 +136,7 @@ def ablate(records: Sequence[Record]) -> list[Row]:
         rows.append(row := ablate_constant(records, base, constant))
         for side in ("down", "up"):
             print(f"{row['constant']:18}{row['value']:>9}  {side:4}  {_nearest(row, side)}", flush=True)
-    print(f"\n{'without':44}{'changed':>8}{'failed':>8}  cases that fail, otherwise cases that change")
+    print(f"\n{'without':44}{'changed':>8}{'failed':>8}  cases that fail; if none fails, cases that change")
     for part in PARTS:
         rows.append(row := ablate_part(records, base, part))
         names = list(row["failed"] or row["changed"])

@@ -114,7 +114,10 @@ def _all_directions(each: list[core.Judgment]) -> core.Judgment:
 
 
 def _one_direction(each: list[core.Judgment]) -> core.Judgment:
-    """Return a judgment that is right if one line is right, no line is wrong and F has a slope along all lines."""
+    """Return a judgment that is right if one line is right, none is wrong, and none is rough or singular.
+
+    F varies within the smallest step on a rough line, and has a kink, a jump or an infinite slope on a singular one.
+    """
     judgment = _combine(each)
     right = [j for j in each if j.verdict is Verdict.RIGHT]
     noisy = judgment.verdict is Verdict.CANNOT_TELL and judgment.cause not in (Cause.ROUGH, *core.SINGULAR)
@@ -136,7 +139,7 @@ def _drop_even(exam: Examination) -> None:
         claims = (x for x in (*exam.d.claims, exam.d.reverse, exam.d.forward) if x is not None)
         for claim in claims:
             for x in (claim.along, claim.size, claim.noise):
-                # Append the first direction again to keep the shape.
+                # Append the value of the first direction again to keep the shape.
                 x[i] = np.append(np.delete(x[i], EVEN), x[i, 0])
         exam.d.even = set()
 
@@ -178,7 +181,7 @@ def _nothing(*args: Any) -> None:
 
 _NOT_EXPLAINED: Patch = (core, "explained_by_kink", lambda slopes, difference: np.zeros(len(slopes.value), bool))
 PARTS = (
-    # The core.
+    # The comparison of claims with quotients.
     Part("structure", ((quotients, "_structure", lambda h, off, *others: np.zeros(off.shape[:2])),)),
     Part("resolution of a still F", _half(1)),
     Part("resolution of a coarse F", _half(0)),
@@ -199,7 +202,7 @@ PARTS = (
     Part("the long ladder", ((Examination, "_settled", lambda *x: True),)),
     Part("the long ladder where F varies", ((quotients, "slopes", _slopes_without_variation),)),
     Part("the noise of a claim", everywhere("NOISES", 0.0)),
-    # The other comparisons.
+    # Other comparisons, the search of single elements, and the allowances for iterations.
     Part("linear in the cotangent", ((Examination, "_linear", _nothing),)),
     Part("claim = autodiff", ((Examination, "_autodiff", _nothing),)),
     Part("claim = autodiff in single elements", ((locate, "outliers", lambda *x: np.zeros(0, bool)),)),

@@ -72,12 +72,12 @@ class Record:
 
     Attributes:
         part: The part of the corpus.
-        name: The name of the case, with the dtype and the seed if they are not float32 and 0.
+        name: The name of the case, with the dtype unless it is float32, and the seed unless it is 0.
         expected: The allowed verdicts.
         cause: The expected cause of an undecided check; "" if any is allowed.
-        outcome: The verdict and its cause.
+        outcome: The outcome of the check.
         report: The report, or None after an exception.
-        stages: The examinations.
+        stages: The examinations of the first and, if they were checked, of the second derivatives.
         reruns: The outcomes of checks without a part, by the name of the part.
     """
 
@@ -91,7 +91,7 @@ class Record:
     reruns: dict[str, Outcome] = dataclasses.field(default_factory=dict)
 
     def grade(self, outcome: Outcome) -> int:
-        """Return 0 for an expected outcome, 1 for an undecided check or an unexpected cause, 2 for any other."""
+        """Return 0 for an expected outcome, 1 for an unexpected "cannot tell" or its unexpected cause, otherwise 2."""
         verdict, cause = outcome
         if verdict in self.expected:
             return int(verdict == "cannot tell" and self.cause not in ("", cause))
@@ -203,7 +203,7 @@ def _part(lines: quotients.Lines, steps: slice, directions: slice = slice(None))
 
 
 def _plain(exam: Examination, known: Recorded, short: dict[int, quotients.Lines]) -> Examination:
-    """Return the examination with numbers and words only, so that it can be saved."""
+    """Return the examination without functions and without arrays that no replay reads, so that it can be saved."""
     for x in (*exam.d.claims, exam.d.reverse, exam.d.forward):
         if x is not None:
             x.program = None

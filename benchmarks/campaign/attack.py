@@ -17,11 +17,11 @@ class Attack(NamedTuple):
     """One attack and its result.
 
     Attributes:
-        target: The part of jaxgd under attack, such as "network.safetensors". Each target has a row of its own.
+        target: The place of the attack, such as "network.safetensors" or "few files". Each target has its own row.
         kind: The kind of the result, such as "refused". A row counts the attacks of each kind.
-        succeeded: True if jaxgd failed: a wrong value, a lost run, a raw exception, a hang or a death.
+        succeeded: True if jaxgd failed, for instance by a wrong value, a lost run, a raw exception, a hang or a death.
         about: The attack in words, with the details to repeat it.
-        group: A heading under which accepted attacks are counted. Empty if the attack was not accepted.
+        group: A heading under which a row counts the accepted command lines or calls. Empty for any other attack.
     """
 
     target: str
@@ -36,8 +36,9 @@ class Options:
     """The settings of a campaign.
 
     Attributes:
-        count: Number of attacks per family. The family flips makes this number for each kind of file, and the family
-            pictures for each format. The family kills may make a few more, and limits at most five with each limit.
+        count: Number of attacks per family. The family flips makes this number in each of seven places, and the
+            family pictures for each format. The family kills may make a few more, and limits at most five with each
+            limit.
         seed: Seed of all random choices.
         work: An empty folder for runs, damaged files and compiled programs.
         data_dir: Folder of MNIST, for the family kills. None to use digits only.

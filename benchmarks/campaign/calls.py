@@ -1,6 +1,7 @@
 """Bad calls of the public functions: each argument takes values of wrong types, shapes, dtypes and ranges.
 
-A call may be accepted, or refused by one of jaxgd's exceptions with a message of at most 600 characters.
+A call may be accepted, or refused by one of jaxgd's exceptions with a message of at most 600 characters. It may also
+raise an exception of the caller's own function.
 """
 
 import functools
@@ -25,7 +26,7 @@ _MEMORY = 16 * 2**30
 
 
 def attacks(options: Options) -> Iterator[Attack]:
-    """Make bad calls: every argument with every bad value in random order, then pairs of bad values."""
+    """Make `count` bad calls: every argument with every bad value in random order, then two bad arguments at a time."""
     rng = random.Random(options.seed)
     pool = list(values())
     places = [(name, (place,)) for name, found in arguments().items() for place in found]
@@ -106,7 +107,7 @@ def _call(name: str, where: tuple[str, ...], bad: tuple[str, ...], about: str) -
 
 
 def _in_own_function(error: BaseException) -> bool:
-    """Return True if a function that this module passed to jaxgd has raised the error."""
+    """Return True if `square` or a lambda of the module values, which jaxgd has called, has raised the error."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return frame.filename == table.__file__ and frame.name in ("square", "<lambda>")
 

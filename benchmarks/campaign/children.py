@@ -59,7 +59,7 @@ class Ending(NamedTuple):
 
     @property
     def trouble(self) -> str:
-        """The failure of the command, such as "hang", or an empty string if it ended properly."""
+        """The improper end of the command, such as "hang"; otherwise empty. A status of 1 or 2 alone is proper."""
         if self.hung:
             return "hang"
         if self.status == RAISED or "Traceback (most recent call last)" in self.err:
@@ -75,7 +75,7 @@ class Ending(NamedTuple):
 
 
 def prepare(programs: Path) -> None:
-    """Import everything that a command imports, so that a fork finds it, and let JAX store its compiled programs."""
+    """Import everything that a command imports, so that a fork finds it. Let JAX store its programs in `programs`."""
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)
     import optax  # noqa: F401
     import orbax.checkpoint  # noqa: F401
@@ -134,7 +134,7 @@ def finish(job: Job) -> Ending:
 
 
 class Child:
-    """A running child of a job."""
+    """The child process of a job."""
 
     def __init__(self, job: Job) -> None:
         self._job, self._began = job, time.monotonic()
@@ -157,7 +157,7 @@ class Child:
                 os._exit(status & 0xFF)
 
     def ending(self) -> Ending | None:
-        """Return the ending of the child, or None while it runs."""
+        """Return the ending of the child, or None while it runs. Kill the child if its wall time is over."""
         pid, status = os.waitpid(self._pid, os.WNOHANG)
         self._ended = pid != 0
         seconds = time.monotonic() - self._began
@@ -174,7 +174,7 @@ class Child:
         return Ending(code, hung, out, err, seconds)
 
     def end(self) -> int:
-        """Kill the child if it runs, and return its wait status."""
+        """Kill the child and return its wait status. Return 0 if the child has ended already."""
         if self._ended:
             return 0
         self._ended = True

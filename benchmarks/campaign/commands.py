@@ -1,7 +1,7 @@
 """Bad command lines, generated from the options of all commands.
 
-A refusal is one line, with exit status 2. A failure prints its reason, with exit status 1. A command may be accepted
-only if the help text allows all its values. `OPTIONS` states the allowed values.
+A refusal must be one line with exit status 2. A failure must print its reason, with exit status 1. A command may be
+accepted only if the help text allows all its values. `OPTIONS` states the allowed values.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ class Line(NamedTuple):
     surroundings: str
 
     def argv(self, folder: Path) -> list[str]:
-        """Return the words of the command line. The folder of good files replaces @."""
+        """Return the words of the command line. `folder`, with the good files, replaces an @ that starts a value."""
         words, behind = [self.command], []
         for name, value in self.given:
             value = _full(value, folder)

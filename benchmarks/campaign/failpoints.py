@@ -1,4 +1,4 @@
-"""Failpoints from outside: a hook on Python's audit events ends the process at a chosen event on a chosen file.
+"""Failpoints from outside: a hook on Python's audit events ends the process at or after a chosen event.
 
 jaxgd contains no code for this. A failpoint has one of four moments. Python raises an audit event before the operation,
 so `before` ends the process at the event, and `after` ends it at the next event of any kind. `during` limits the size
@@ -14,7 +14,8 @@ import sys
 import threading
 from typing import NamedTuple
 
-# Events that change a folder, with the number of leading arguments that are paths. An open counts only for writing.
+# Events that change a file or a folder, with the number of leading arguments that are paths. An open counts only for
+# writing.
 _PATHS = {"open": 1, "os.mkdir": 1, "os.remove": 1, "os.rmdir": 1, "os.chmod": 1, "os.rename": 2}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -97,7 +98,7 @@ PHASES = (
 def draw(phase: str, moment: str, rng: random.Random) -> Failpoint:
     """Return a random failpoint of a phase and moment."""
     if phase == "checkpoint":
-        # Python sees about 20 changes of files per checkpoint; C++ threads make more, which it does not see.
+        # Python sees about 20 changes of files per checkpoint; C++ threads make more, which Python does not see.
         most = 20 if moment in ("before", "after") else 5
         size, delay = int(2 ** rng.uniform(4, 15)), rng.uniform(0, 0.15)
         return Failpoint(moment, "", "checkpoints", rng.randint(1, most), size, delay)

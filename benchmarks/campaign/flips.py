@@ -1,4 +1,7 @@
-"""Single-bit flips in the files of a run and in IDX files: a reader refuses the file or returns the saved values."""
+"""Single-bit flips in the files of a run and in IDX files: a reader must refuse the file or return the saved values.
+
+The pixels of a plain IDX file are exempt, because the format has no checksum.
+"""
 
 import contextlib
 import io
@@ -13,7 +16,7 @@ from benchmarks.campaign.play import Try, isolated
 
 _EPOCHS = 6
 _TRAIN = ("train", f"--epochs={_EPOCHS}", "--checkpoint-every=1", "--no-progress", "--sizes", "64", "10", "10")
-# A run keeps its last three checkpoints. If it repeats more epochs than this, it used none of them.
+# A run keeps its last three checkpoints. If the continued run repeats more than three epochs, it used none of them.
 _REPEATED = 3
 
 # A judge reads a file and its damaged copy. It returns the kind of the result, and True if the attack succeeded.
@@ -21,7 +24,7 @@ Judge = Callable[[Path, Path], tuple[str, bool]]
 
 
 def attacks(options: Options) -> Iterator[Attack]:
-    """Flip one bit at a time, `count` bits in each kind of file, and yield each flip."""
+    """Flip one bit at a time, `count` bits in each of seven places, and yield each attack."""
     folder = options.work / "flips"
     ending = finish(Job(command(*_TRAIN, "--run-dir", "run"), folder))
     if ending.trouble or ending.status != 0:
@@ -82,7 +85,7 @@ def _attack(target: str, about: str, path: Path, bit: int, folder: Path, judge: 
 
 
 def _resumed(path: Path, damaged: Path) -> tuple[str, bool]:
-    """Continue the damaged run. Whichever checkpoint it uses, its files must equal those of the undamaged run."""
+    """Continue the damaged run. With any checkpoint, its network and metrics must equal those of the undamaged run."""
     from jaxgd.cli import main
 
     (whole,) = (parent for parent in path.parents if parent.name == "run")
@@ -96,7 +99,7 @@ def _resumed(path: Path, damaged: Path) -> tuple[str, bool]:
         (run / name).read_bytes() != (whole / name).read_bytes() for name in ("network.safetensors", "metrics.jsonl")
     ):
         return "accepted, other values", True
-    # The command prints one line per epoch.
+    # The command prints one line for each epoch that it trains again.
     repeated = len(out.getvalue().splitlines())
     if repeated > _REPEATED:
         return f"accepted, {repeated} epochs lost", True

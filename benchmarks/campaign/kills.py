@@ -13,7 +13,7 @@ from benchmarks.campaign.children import Ending, Job, command
 from benchmarks.campaign.failpoints import PHASES, draw
 from benchmarks.campaign.play import Task, play
 
-# Files that must be equal byte for byte. Checkpoints and events hold times.
+# Files that must be equal byte for byte. Checkpoints and events hold times, so their bytes differ.
 SAME = ("network.safetensors", "metrics.jsonl", "config.json")
 # Largest number of kills of one run. More kills would leave too few epochs for the last of them.
 _KILLS = 5
@@ -34,7 +34,7 @@ class Run(NamedTuple):
         return "-".join(map(str, self))
 
     def start(self, data_dir: Path | None) -> tuple[str, ...]:
-        """Return the command that starts the run with two epochs fewer, so that each continuation lengthens it."""
+        """Return the command that starts the run with two epochs fewer, so that the first continuation lengthens it."""
         return (
             "train", "--run-dir", "run", f"--data={self.data}", f"--batch-size={self.batch_size}",
             f"--kernel={self.kernel}", f"--seed={self.seed}", f"--epochs={self.epochs - 2}", "--checkpoint-every=1",
@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
 
 class _Kill(NamedTuple):
-    """One kill: its phase and moment, its command and failpoint, and the paths that it left behind."""
+    """One kill: its phase and moment, its command and failpoint, and the paths that were new after it."""
 
     target: str
     words: str
@@ -69,7 +69,7 @@ def runs(data_dir: Path | None) -> list[Run]:
 
 
 def attacks(options: Options) -> Iterator[Attack]:
-    """Kill runs until the count is reached, and yield each kill."""
+    """Kill runs until `count` kills are made, with a fair share for each moment, and yield each kill."""
     folder = options.work / "kills"
     chosen = runs(options.data_dir)
     done: dict[Run, Path] = {}
@@ -142,7 +142,7 @@ def _next(
     """Return the phase and moment with the fewest kills so far, of those that the next command can reach."""
     reachable = [x for x in PHASES if x[0] != "configuration" or writes_config]
     if new and rng.random() < 0.5:
-        # Kill half of the new runs while they write config.json. A run that is killed later has this file already.
+        # Aim half of the kills of new runs at config.json: later, only a continuation that lengthens the run writes it.
         reachable = [x for x in PHASES if x[0] == "configuration"]
     rng.shuffle(reachable)
     return min(reachable, key=counts.__getitem__)

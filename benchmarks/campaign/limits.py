@@ -1,7 +1,8 @@
 """Exhausted resources: a full disk, few files, little memory, a closed pipe, a run folder that disappears.
 
-The command ends with one clear line and a status that is not 0, or with the complete result. The run continues to the
-same bits if its folder still exists.
+The command must end with one clear line and a status other than 0, or with the complete result. If the run folder still
+exists, the continued run must end with the same bits. Two exceptions are allowed: XLA may abort the process without
+memory, and a command whose output cannot be written may lack the line.
 """
 
 import contextlib
@@ -66,9 +67,10 @@ def attacks(options: Options) -> Iterator[Attack]:
 
 
 def _limits(rng: random.Random) -> list[Limit]:
-    """Return every limit once, with random numbers."""
+    """Return every limit once, with random sizes of disks, numbers of files and epochs."""
     present = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    limits = [Limit("full disk", f"{kib} KiB", disk=kib + rng.randrange(4)) for kib in _DISKS]
+    disks = [kib + rng.randrange(4) for kib in _DISKS]
+    limits = [Limit("full disk", f"{kib} KiB", disk=kib) for kib in disks]
     for files in (4, 8, 16, 24, 32):
         files += rng.randrange(4)
         limits.append(Limit("few files", f"{files} open files", functools.partial(_set, resource.RLIMIT_NOFILE, files)))
@@ -111,7 +113,7 @@ def _one(limit: Limit, parent: Path, whole: Path) -> Task:
                 yield Job(command(*_TRAIN, "--epochs=5"), parent)
                 argv = (*_RESUME, "--epochs=10")
             if not (mounted and _mount(parent, "remount,ro")):
-                return []  # root may write anywhere, and others cannot mount
+                return []  # only a read-only mount stops root, and only root may mount
         ending = yield Job(command(*argv, hook=hook), parent)
         if mounted:
             _mount(parent, "remount,rw,size=64m")

@@ -1,6 +1,6 @@
 """Damaged pictures of every format that Pillow writes: `read_picture` reads or refuses each of them.
 
-No picture may take more than 10 seconds of processor time or 1 GiB.
+No picture may take more than 10 seconds of processor time or 1 GiB of memory.
 """
 
 import functools
@@ -15,7 +15,7 @@ from benchmarks.campaign.attack import Attack, Options
 from benchmarks.campaign.play import Try, isolated
 
 _MOST = 2**30
-# Limit on the address space in bytes: more than jaxgd may use, and few enough to leave memory to other programs.
+# Limit on the address space in bytes: more than jaxgd may use, but small enough to leave memory to other programs.
 _MEMORY = 8 * 2**30
 # Bytes that claim huge sizes, offsets and counts.
 _EXTREMES = (b"\xff" * 4, b"\x7f" + b"\xff" * 3, b"\0" * 4, b"\x80\0\0\0", b"\xff\xff")
@@ -28,7 +28,7 @@ def attacks(options: Options) -> Iterator[Attack]:
     for name, content in formats().items():
         for _ in range(options.count):
             seed = rng.getrandbits(32)
-            about = f"{name} picture, damage {seed}"
+            about = f"{name} picture, damaged with seed {seed}"
             tries.append(Try(name, about, functools.partial(_read, name, damaged(content, seed), about)))
     yield from isolated(tries, options.work / "pictures", options)
 

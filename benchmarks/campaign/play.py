@@ -50,7 +50,7 @@ class Try(NamedTuple):
     Attributes:
         target: Target of the attack.
         about: The attack in words, for an attack that cannot report itself because it hung or ended the child.
-        make: The attack itself.
+        make: Function that makes the attack.
     """
 
     target: str
@@ -59,13 +59,13 @@ class Try(NamedTuple):
 
 
 def isolated(attacks: Sequence[Try], folder: Path, options: Options, limit: float = 10.0) -> Iterator[Attack]:
-    """Make attacks inside children, a hundred per child, and yield the attacks with their outcomes."""
+    """Make attacks inside children, at most a hundred per child, and yield the attacks with their outcomes."""
     chunks = [attacks[i : i + _CHUNK] for i in range(0, len(attacks), _CHUNK)]
     return play((_one_after_the_other(chunk, folder / str(i), limit) for i, chunk in enumerate(chunks)), options.jobs)
 
 
 def _one_after_the_other(attacks: Sequence[Try], folder: Path, limit: float) -> Task:
-    """Make attacks in one child.
+    """Make attacks one after the other in a child.
 
     An attack that lasts longer than the limit, or that ends the child, has succeeded. A new child makes the rest.
     """

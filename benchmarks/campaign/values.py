@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class OwnError(Exception):
-    """An exception of the caller's own function, which must reach the caller."""
+    """An exception of the caller's own function, which may reach the caller."""
 
 
 class _RaisingArray:

@@ -94,7 +94,7 @@ ARRAYS = (
     Case("polynomial in coefficients", lambda c, x: jnp.polyval(c, x), normal((4,), (5,))),
     Case("broadcasting", lambda x, y: x[:, None] * jnp.sin(y)[None, :], normal((3,), (4,))),
     Case("scalar arguments", lambda x, y: jnp.sin(x) * y, away((), ())),
-    Case("no dependence on the second", lambda x, y: jnp.sin(x), normal((3,), (2,))),
+    Case("no dependence on the second argument", lambda x, y: jnp.sin(x), normal((3,), (2,))),
     Case("linear", lambda x: 3 * x[::-1], normal((5,))),
     Case("constant", lambda x: jnp.ones(3, x.dtype) + 0 * jnp.sum(lax.stop_gradient(x)), normal((5,))),
 )  # fmt: skip

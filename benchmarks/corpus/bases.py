@@ -28,7 +28,7 @@ def saturated(*sizes: int) -> Draw:
 
 
 def one_hot_cross_entropy(z: Array) -> Array:
-    """Return the cross-entropy of z with the labels 0, 1, 2, …"""
+    """Return the mean cross-entropy of the rows of z with the labels 0, 1, 2, …"""
     return -jnp.mean(jnp.diagonal(nn.log_softmax(z)))
 
 

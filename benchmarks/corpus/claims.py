@@ -85,7 +85,7 @@ def spectrum(x: Array) -> Array:
 
 
 def spectrum_gradient(halved: bool) -> Callable[[Array], Array]:
-    """Return the gradient by irfft, which counts the inner frequencies twice unless they are halved."""
+    """Return the gradient as a function. Its irfft counts the inner frequencies twice unless they are halved."""
 
     def gradient(x: Array) -> Array:
         y = jnp.fft.rfft(x)
@@ -232,7 +232,7 @@ CLAIMS = (
     Case("0.5% off, 1% allowed", square, fixed(A), gradient=times_gradient(square, 1.005), options={"rtol": 1e-2}),
     wrong("2% off, 1% allowed", square, fixed(A), gradient=times_gradient(square, 1.02), options={"rtol": 1e-2}),
     wrong("0.5% off, 0.1% allowed", square, fixed(A), gradient=times_gradient(square, 1.005), options={"rtol": 1e-3}),
-    # Larger claims.
+    # Claims for longer functions.
     wrong("adjoint method, twice as large", poisson, fixed(np.linspace(0.1, 1, 6)), gradient=poisson_gradient),
     Case("leaves of 2e4 and 1", drag, fixed([2e4, 1.5e4, 3e4], [1.0, 0.5, 2.0])),
     wrong("leaves of 2e4 and 1, one element × 1.05", drag, fixed([2e4, 1.5e4, 3e4], [1.0, 0.5, 2.0]),

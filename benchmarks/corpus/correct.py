@@ -1,4 +1,4 @@
-"""Functions with right derivatives, at points where they are smooth. A checker must call no derivative wrong."""
+"""Functions with right derivatives, at smooth points. A checker must call none wrong, and should call all right."""
 
 from collections.abc import Callable
 
@@ -54,7 +54,7 @@ SCALES = (
 )  # fmt: skip
 
 
-# Smooth functions that are hard to check: with a kink nearby, many waves, steep slopes or cancellation.
+# Functions that are smooth at the point but hard to check, for instance because of a kink nearby or many waves.
 HARD = (
     Case("relu a thousandth from its kink", nn.relu, away((6,), least=1e-3, most=2e-3)),
     Case("relu, some close to the kink", nn.relu, fixed([1e-4, -2e-4, 1.0, -1.5, 0.7])),
@@ -69,7 +69,7 @@ HARD = (
     Case("gradient of 1e-9 next to a value of 1", lambda x: 1 + 1e-9 * jnp.sum(jnp.sin(x)), normal()),
     Case("stationary in one leaf", lambda x, y: jnp.sum(jnp.cos(x)) + jnp.sum(jnp.sin(y)), together(
         fixed([0.0, 0.0, 0.0]), normal((3,)))),
-    Case("x², at 0 among others", jnp.square, fixed([0.0, 1.0, -2.0])),
+    Case("x², one element at 0", jnp.square, fixed([0.0, 1.0, -2.0])),
     Case("x³ at 0", lambda x: x**3, fixed([0.0, 0.0])),
     Case("Runge's function", lambda x: 1 / (1 + 25 * x**2), uniform(-1.0, 1.0)),
     Case("nearly singular", jnp.linalg.inv, fixed([[1.0, 1.0], [1.0, 1.0001]])),

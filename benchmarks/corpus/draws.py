@@ -28,7 +28,7 @@ def array(x: Values, dtype: DTypeLike) -> Array:
 
 
 def arrays(sample: Callable[[np.random.Generator, Shape], Numbers], *shapes: Shape) -> Draw:
-    """Draw one argument per shape with sample(rng, shape)."""
+    """Draw one argument per shape with sample(rng, shape). Without shapes, draw one argument of shape (5,)."""
 
     def draw(rng: np.random.Generator, dtype: DTypeLike) -> Args:
         return tuple(array(sample(rng, shape), dtype) for shape in shapes or ((5,),))
