@@ -67,10 +67,10 @@ class Change(NamedTuple):
 def changes(old: Sequence[Row], new: Sequence[Row]) -> list[Change]:
     """Return the change of every figure that is in both files with the same settings.
 
-    Times are compared by the lower quartile of the samples, because other programs on the host make some samples slower
-    and none faster. The host may be faster on one day than on another. Each factor is therefore divided by the drift,
-    the median factor of the other variants of the case, which ran in the same minutes. The noise is three standard
-    errors of the quartiles plus the median deviation of the other variants from the drift.
+    Times are compared by the lower quartile of the samples, and rates by the upper one, because other programs on the
+    host make some samples slower and none faster. The host may be faster on one day than on another. Each factor is
+    therefore divided by the drift, the median factor of the other variants of the case, which ran in the same minutes.
+    The noise is three standard errors of the quartiles plus the median deviation of the other variants from the drift.
 
     Other samples, such as the numbers of correct images over several seeds, are compared by the median. The noise is
     three standard errors. A standard error is computed by the bootstrap, or from the spread if a row has no samples.
@@ -136,8 +136,9 @@ def _factor(old: Row, new: Row) -> float:
 
 
 def _statistic(row: Row) -> Callable[..., float]:
-    """Return the statistic that stands for the samples: the lower quartile of times, otherwise the median."""
-    quantile = 0.25 if QUANTITIES[row.quantity].noise == "host" else 0.5
+    """Return the statistic that stands for the samples: the better quartile of times and rates, or the median."""
+    quantity = QUANTITIES[row.quantity]
+    quantile = 0.5 if quantity.noise != "host" else 0.25 if quantity.better == "lower" else 0.75
     return lambda samples, **axis: np.quantile(samples, quantile, **axis)
 
 

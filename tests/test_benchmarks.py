@@ -12,7 +12,7 @@ import pytest
 from support import trained_by_hand
 
 from benchmarks import __main__ as commands
-from benchmarks import campaign, gradcheck, nielsen, store
+from benchmarks import campaign, compare, gradcheck, nielsen, store
 from benchmarks.case import Case, Options
 from benchmarks.compare import changes, lost
 from benchmarks.device.plan import TASKS
@@ -178,6 +178,11 @@ def test_counts_are_compared_exactly():
 def test_evaluations_are_compared_exactly(old, new, word):
     rows = [[evaluations.count_row("named/beale", "jaxgd wolfe", count, "float64")] for count in (old, new)]
     assert [change.word for change in changes(*rows)] == [word]
+
+
+@pytest.mark.parametrize(("quantity", "value"), [("time", 2), ("rate", 4), ("correct", 3)])
+def test_other_programs_on_the_host_disturb_only_the_worse_samples(quantity, value):
+    assert compare._statistic(row(quantity=quantity))([1, 2, 3, 4, 5]) == value
 
 
 def test_correct_images_are_compared_over_seeds():
