@@ -29,7 +29,7 @@ def use_one_process(config):
 
 
 class GpuRun:
-    """A pytest plugin. A conftest.py could not ignore files outside its own folder."""
+    """A pytest plugin, because a conftest.py could not ignore files outside its own folder."""
 
     def __init__(self, config):
         # Libraries may warn about this machine. Such a warning must not fail every test.

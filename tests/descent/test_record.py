@@ -44,7 +44,10 @@ def test_entries_equal_those_of_a_python_loop(every, x64):
 
 @pytest.mark.parametrize("n", often([1024, 1025, 123_456], [1025]))
 def test_the_length_is_bounded_and_short_runs_are_complete(n, x64):
-    """After more than 1,024 updates, every second entry is dropped. The rest equal those of a run with that `every`."""
+    """A run of more than 1,024 updates drops every second entry whenever the record is full.
+
+    The entries that stay equal those of a run with their distance as `every`.
+    """
     rule = gradient_descent(1e-4)
     solution = minimize(rosenbrock, START, rule, max_steps=n, stop=None, record=Record(v=True))
     path = in_numpy(solution.trajectory)

@@ -1,4 +1,4 @@
-"""Fixtures of the GPU tests. Without a GPU, the same tests run on the CPU, and an emulation runs the kernel."""
+"""Fixtures of the GPU tests. Without a GPU, the tests run on the CPU; an emulation runs the kernel if it can."""
 
 import functools
 
