@@ -26,8 +26,8 @@ from jaxgd.errors import DtypeError, RangeError, ShapeError
 INF = np.inf
 EYE = np.eye(3)
 CORNER = [1.0, 2.0, 3.0]
-# The path along −∇C bends at the bound v₁ = 1. In units of the slope's size at the start, the slope of C along the path
-# is −1 at the start, −1.05 before the bend and 0.95 after it.
+# In the case "kink", the path along −∇C bends at the bound v₁ = 1. In units of its size at the start, the slope of C
+# along the path is −1 at the start, −1.05 before the bend and 0.95 after it.
 KINK = np.diag([-3, 2.9, 1])
 BENT = [[-1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]
 # Each row: H and b of C = ½vᵀHv − bᵀv, the lower and upper bounds, the start, the expected end or None, and the reason

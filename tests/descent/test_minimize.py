@@ -25,7 +25,7 @@ START = (-1.2, 1.0)
 
 
 def spectrum(rng, n, least=1.0, most=50.0):
-    """Return a symmetric matrix with eigenvalues from `least` to `most`, and `most`."""
+    """Return a symmetric matrix with eigenvalues from `least` to `most`, only `least` for n = 1, and `most`."""
     q, _ = np.linalg.qr(rng.normal(size=(n, n)))
     values = np.sort(rng.uniform(least, most, n))
     values[-1], values[0] = most, least

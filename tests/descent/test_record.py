@@ -1,4 +1,4 @@
-"""A trajectory holds the values at the recorded steps: entry 0 is the start, and the length has a limit."""
+"""A trajectory holds the values at the recorded steps: entry 0 is the start, and by default the length has a limit."""
 
 import jax
 import jax.numpy as jnp

@@ -40,7 +40,7 @@ CASES = {
     "STALLED": (above, lambda: gradient_descent(0.3), Stop(cost=0.0)),
     "STEP": (above, lambda: gradient_descent(0.3), Stop(step_rtol=1e-3)),
     "DECREASE": (above, lambda: gradient_descent(0.3), Stop(decrease_atol=1e-3)),
-    "DIVERGING": (quadratic, lambda: gradient_descent(1e5), "auto"),  # C grows by over 10¹⁰ per update
+    "DIVERGING": (quadratic, lambda: gradient_descent(1e5), "auto"),  # an update multiplies C by over 10¹⁰
     "MAX_STEPS": (quadratic, lambda: gradient_descent(1e-4), "auto"),
     "NOT_FINITE": (lambda v, a: jnp.log(-v[0]), lambda: gradient_descent(10.0), None),
 }

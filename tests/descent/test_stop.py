@@ -118,7 +118,7 @@ def test_step_test_stops_at_the_first_small_step(x64):
     solution, path = run(Stop(step_atol=0.1, step_rtol=0.1, **QUIET))
     v_norm = np.sqrt(path.cost)  # C of the valley is ‖v‖²
     met = path.step_norm <= 0.1 + 0.1 * v_norm
-    # The absolute tolerance alone is never met.
+    # Without the relative tolerance, no step would be small enough.
     assert not (path.step_norm <= 0.1).any()
     assert solution.outcome.reason.name == "STEP"
     assert np.argmax(met) == len(met) - 1 == solution.steps

@@ -1,4 +1,7 @@
-"""Fixtures of the GPU tests. Without a GPU, the tests run on the CPU; an emulation runs the kernel if it can."""
+"""Fixtures of the GPU tests. Without a GPU, the tests run on the CPU.
+
+An emulation then runs the kernel. If the emulation is missing, the tests of the kernel are skipped.
+"""
 
 import functools
 

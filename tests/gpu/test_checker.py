@@ -28,7 +28,7 @@ def _every_program_is_kept():
 
 
 def rounded(x):
-    """Set the 13 bits of a float32 that TF32 lacks to 0, also in tangents and cotangents. Keep other dtypes."""
+    """Return x with the last 13 bits of each float32 set to 0, as in TF32; the same for tangents and cotangents."""
 
     def cut(_, x):
         if x.dtype != jnp.float32:
@@ -79,7 +79,7 @@ def require_named(report):
 
 @pytest.mark.parametrize("f", [network_cost, cost], ids=["the default precision", "TF32"])
 def test_a_right_gradient_is_confirmed_and_the_errors_of_a_wrong_one_are_named(f, require, on_gpu):
-    """The checker runs backprop at the precision "highest". So backprop is right for both f, also on a GPU."""
+    """The checker runs backprop at the precision "highest". So its gradient is right for both f, also on a GPU."""
     report = check_gradients(f, *point(), gradient=backprop)
     assert report.verdict == "right", str(report)
     require_named(check_gradients(f, *point(), gradient=lambda *args: spoiled(backprop(*args))))

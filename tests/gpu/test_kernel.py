@@ -80,7 +80,7 @@ def test_any_epoch_equals_the_books_loop(launch, shape, examples):
         for i in range(networks):
             want = by_book(layers(start, i), x, y, orders[i], np.float32(etas[i]), min(batch_size, n))
             want = tuple(Layer(np.float32(w), np.float32(b)) for w, b in want)
-            # Up to 50 steps. In each, every sum has a relative error of at most 2⁻²² (2.4e-7). These partly cancel.
+            # Up to 50 steps. In each, every sum has a relative error of up to 2⁻²² (2.4e-7). The errors partly cancel.
             assert_leaves_close(layers(actual, i), want, rtol=1e-5)
 
     require_book()

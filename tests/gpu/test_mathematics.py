@@ -53,7 +53,7 @@ def at_work():
 @pytest.mark.parametrize("precision", ["highest", None])
 def test_cost_and_gradients_equal_numpy(require, on_gpu, precision):
     network, x, y, (c, _, gradient) = at_work()
-    # float32: a sum of 784 terms has an error of about √784 × 2⁻²⁴ = 2e-6, and three products follow one another.
+    # float32: a sum of 784 terms has an error of about √784 × 2⁻²⁴ = 2e-6, and three more products follow.
     # TF32: a leaf takes two products forward, one back and one over the examples, with two factors of 11 bits each. If
     # all eight errors added up, the result would be wrong by 8 × 2⁻¹⁰. XLA may compute a small product in float32.
     most = 8 * TF32 if on_gpu and precision is None else 1e-5

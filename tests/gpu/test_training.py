@@ -173,8 +173,10 @@ def test_the_derivative_of_the_final_cost_by_eta_equals_a_quotient(require):
 # The limits of the batch size are 1 and 16. test_kernel.py tests the other limits of the kernel.
 @pytest.mark.parametrize("batch_size", [1, 16])
 def test_labels_and_targets_with_a_short_last_batch_equal_the_books_loop(batch_size):
-    """57 examples make 57 mini-batches of 1, or three of 16 and one of 9. `backend.epoch` compiles faster
-    than `train`."""
+    """57 examples make 57 mini-batches of 1, or three of 16 and one of 9.
+
+    The test calls `backend.epoch`, which compiles faster than `train`.
+    """
     images, labels = digits()
     x, order = images[:57].reshape(57, 64), np.random.default_rng(0).permutation(57).astype(np.int32)
     epoch = jax.jit(functools.partial(backend.epoch, batch_size=batch_size))
