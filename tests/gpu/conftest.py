@@ -1,6 +1,6 @@
 """Fixtures of the GPU tests. Without a GPU, the tests run on the CPU.
 
-An emulation then runs the kernel. If the emulation is missing, the tests of the kernel are skipped.
+An emulation then runs the kernel. If the emulation is missing, the tests that need the kernel are skipped.
 """
 
 import functools
