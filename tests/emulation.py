@@ -73,7 +73,8 @@ def run(*words):
 def emulate(library, shape, network, x, y, orders, etas, batch_size=None, seed=0, truncate=False):
     """Train networks for one epoch. Return their weights and biases, and 1 or 0 per network: 1 if its result is finite.
 
-    `network` is w1, b1, w2 and b2. These arrays, `orders` and `etas` have a leading axis of networks.
+    `network` is w1, b1, w2 and b2. These arrays, `orders` and `etas` have a leading axis of networks. block.h explains
+    `seed` and `truncate`.
     """
     images = aligned(x.shape[0], shape.row_bytes)
     images[:, : x.shape[1]] = x

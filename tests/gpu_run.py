@@ -29,7 +29,7 @@ def use_one_process(config):
 
 
 class GpuRun:
-    """A pytest plugin. A conftest.py could not ignore files outside its own folder."""
+    """A pytest plugin, because a conftest.py could not ignore files outside its own folder."""
 
     def __init__(self, config):
         # Libraries may warn about this machine. Such a warning must not fail every test.
@@ -41,7 +41,7 @@ class GpuRun:
         return None if inside or collection_path in FOLDER.parents else True
 
     def pytest_collection_modifyitems(self, items):
-        # A file that was named on the command line may be outside the folder.
+        # A file that was named on the command line may be outside the folder. It comes last.
         items.sort(key=lambda item: ORDER.index(item.path.name) if item.path.name in ORDER else len(ORDER))
 
     @pytest.hookimpl(tryfirst=True)

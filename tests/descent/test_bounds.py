@@ -1,4 +1,4 @@
-"""Runs with bounds end at the minimum in the box: quadratics with an independent solution, and degenerate cases."""
+"""Runs with bounds end at a minimum in the box, record projected steps and have derivatives. Bad bounds are refused."""
 
 import jax
 import jax.numpy as jnp
@@ -26,31 +26,32 @@ from jaxgd.errors import DtypeError, RangeError, ShapeError
 INF = np.inf
 EYE = np.eye(3)
 CORNER = [1.0, 2.0, 3.0]
-# The path along −∇C bends at the bound v₁ = 1. In units of the slope's size at the start, the slope of C along the path
-# is −1 at the start, −1.05 before the bend and 0.95 after it.
+# In the case "kink", the path along −∇C bends at the bound v₁ = 1. In units of its size at the start, the slope of C
+# along the path is −1 at the start, −1.05 before the bend and 0.95 after it.
 KINK = np.diag([-3, 2.9, 1])
 BENT = [[-1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]
-# Each row: the Hessian H, b of C = ½vᵀHv − bᵀv, the bounds, the start, the expected end and the reason for the stop.
+# Each row: H and b of C = ½vᵀHv − bᵀv, the lower and upper bounds, the start, the expected end or None, and the reason
+# for the stop.
 DEGENERATE = {
-    "all bounds equal": (-EYE, [-1, -2, -3], CORNER, CORNER, [9, 9, 9], CORNER, "GRADIENT"),
-    "one pair equal": (EYE + 1, [0, 0, 0], [2, -9, -9], [2, 9, 9], [9, 9, 9], [2, -2 / 3, -2 / 3], "GRADIENT"),
-    "multiplier 0": (EYE + 1, CORNER, [-0.5, -INF, -9], [9, 0.5, 9], [9, 9, 9], [-0.5, 0.5, 1.5], "GRADIENT"),
-    "start on the wrong bounds": (EYE, [0.5, -1, 1], [0, -4, 0], [3, 0, 1], [9, 9, -9], [0.5, -1, 1], "GRADIENT"),
+    "all lower = upper": (-EYE, [-1, -2, -3], CORNER, CORNER, [9, 9, 9], CORNER, "GRADIENT"),
+    "one lower = upper": (EYE + 1, [0, 0, 0], [2, -9, -9], [2, 9, 9], [9, 9, 9], [2, -2 / 3, -2 / 3], "GRADIENT"),
+    "gradient 0 on bounds": (EYE + 1, CORNER, [-0.5, -INF, -9], [9, 0.5, 9], [9, 9, 9], [-0.5, 0.5, 1.5], "GRADIENT"),
+    "end not on start's bounds": (EYE, [0.5, -1, 1], [0, -4, 0], [3, 0, 1], [9, 9, -9], [0.5, -1, 1], "GRADIENT"),
     "start at the minimum": (EYE, [-1, -1, -1], [0, 0, 0], [1, 1, 1], [0, 0, 0], [0, 0, 0], "GRADIENT"),
-    "no bound": (EYE + 1, CORNER, [-INF] * 3, [INF] * 3, [9, 9, 9], [-0.5, 0.5, 1.5], "GRADIENT"),
+    "infinite bounds": (EYE + 1, CORNER, [-INF] * 3, [INF] * 3, [9, 9, 9], [-0.5, 0.5, 1.5], "GRADIENT"),
     "saddle": (np.diag([-1, 1, 1]), [0, 0, 0], [-1, 0, 0], [1, 1, 1], [0, 0, 0], [0, 0, 0], "ZERO_GRADIENT"),
     "negative curvature": (BENT, [0, 3, 0], [-1] * 3, [3] * 3, [1, 0, 0], [3, 1.5, 0], "GRADIENT"),
     "kink": (KINK, [1, 1, 0], [-1, -9, -9], [1, 9, 9], [0, 0, 0], [1, 1 / 2.9, 0], "GRADIENT"),
     "lower above upper": (EYE, [0, 0, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0], None, "BAD_RULE"),
-    "NaN": (EYE, [0, 0, 0], [0, np.nan, 0], [1, 1, 1], [0, 0, 0], None, "BAD_RULE"),
+    "NaN as a bound": (EYE, [0, 0, 0], [0, np.nan, 0], [1, 1, 1], [0, 0, 0], None, "BAD_RULE"),
 }
 
 
 def random_cases(count, n, hard):
-    """Yield random rows like DEGENERATE's, solved by SciPy.
+    """Yield random rows in the format of DEGENERATE, with C = ½‖av − b‖² for a random `a`. SciPy finds the ends.
 
-    If hard, the columns of every second `a` have scales from 1 to 20. The condition number of H = aᵀa is then 85 to
-    13,000.
+    If hard, the columns of every second `a` have scales from 1 to 20. H = aᵀa of these rows has condition numbers from
+    85 to 13,000.
     """
     rng = np.random.default_rng(0)
     for k in range(count):
@@ -99,7 +100,7 @@ def test_quadratics_end_at_the_minimum_in_the_box(name, dtype):
     with jax.enable_x64(dtype is jnp.float64):
         end = runs(name, rows, dtype)
     if name == "wolfe" and dtype is jnp.float64:
-        # L-BFGS pairs that are not restricted to the free variables need more evaluations.
+        # If the L-BFGS pairs were not restricted to the free variables, the runs would need more evaluations.
         assert np.median(end.evaluations) <= 10
         # A line search that insists on the second Wolfe condition would make 30 trials.
         assert end.evaluations[[*DEGENERATE].index("kink")] <= 20
@@ -119,7 +120,8 @@ def test_quadratics_end_at_the_minimum_in_the_box(name, dtype):
             if i >= len(DEGENERATE) and dtype is jnp.float64:
                 expected = [np.abs(want - low) < 1e-9, np.abs(want - high) < 1e-9]
                 np.testing.assert_array_equal([got == low, got == high], expected, err_msg=case)
-    # The line search of optax does not know the bounds. Depending on rounding, it gives up on at most two of 200 rows.
+    # The line search of optax does not know the bounds. Depending on rounding, up to two of the 200 random rows end as
+    # DIVERGING with it.
     assert given_up <= 2
 
 
@@ -145,7 +147,7 @@ def test_classical_costs_agree_with_scipy(cost, x64):
         np.testing.assert_array_equal([end.v == low, end.v == high], [want.x == low, want.x == high])
 
 
-def test_each_step_is_projected_recorded_and_resumed(x64):
+def test_each_step_is_projected_and_recorded_and_a_run_continues_from_a_state(x64):
     low, high = np.array([-2.0, 0.2]), np.array([-0.5, INF])
     options = {"bounds": (low, high), "stop": None, "record": Record(v=True, every=1)}
     v, path, norms = np.array([-1.2, 0.2]), [], []
@@ -154,18 +156,18 @@ def test_each_step_is_projected_recorded_and_resumed(x64):
         path.append(v)
         norms.append(np.linalg.norm(np.where((v <= low) & (g > 0) | (v >= high) & (g < 0), 0, g)))
         v = np.clip(v - 2e-3 * g, low, high)
-    # The start is projected.
+    # minimize projects the start onto the bounds: v₂ = 0.1 becomes 0.2.
     whole = in_numpy(minimize(rosenbrock, jnp.array([-1.2, 0.1]), gradient_descent(2e-3), max_steps=7, **options))
     np.testing.assert_allclose(whole.trajectory.v, path, rtol=1e-12)
     np.testing.assert_allclose(whole.trajectory.gradient_norm, norms, rtol=1e-9)
     np.testing.assert_allclose(whole.gradient, rosenbrock_gradient(path[-1]), rtol=1e-9)
     steps = np.diff(path, axis=0)
     np.testing.assert_allclose(whole.trajectory.step_norm[1:], np.linalg.norm(steps, axis=1), rtol=1e-9)
-    assert np.any(np.array(path) == high), "the path must touch a bound"
+    assert np.any(np.array(path) == high), "the path must touch an upper bound"
     first = minimize(rosenbrock, jnp.array([-1.2, 0.1]), gradient_descent(2e-3), max_steps=3, **options)
     rest = minimize(rosenbrock, None, gradient_descent(2e-3), max_steps=4, state=first.state, **options)
     np.testing.assert_array_equal(rest.v, whole.v)
-    # v is projected into new bounds, and a best_v outside them is replaced.
+    # v is projected onto new bounds, and a best_v outside them is replaced.
     far = first.state._replace(best_v=first.state.v - 9, best_cost=jnp.array(-1.0))
     for state, box in ((first.state, (0.0, 1.0)), (far, (-4.0, 4.0))):
         options["bounds"] = tuple(jnp.full(2, b) for b in box)
@@ -208,10 +210,10 @@ def test_unrolled_derivatives_pass_through_the_projection(x64):
 
 BAD = {
     "no pair": (3.0, DtypeError, "pair"),
-    "three": ((0.0, 1.0, 2.0), DtypeError, "pair"),
+    "three bounds": ((0.0, 1.0, 2.0), DtypeError, "pair"),
     "lower above upper": ((1.0, 0.0), RangeError, "lower ≤ upper"),
     "NaN": ((jnp.array([0.0, jnp.nan]), None), RangeError, "NaN"),
-    "lower infinite": ((jnp.inf, None), RangeError, "below ∞"),
+    "lower is ∞": ((jnp.inf, None), RangeError, "below ∞"),
     "another structure": (({"a": jnp.zeros(2)}, None), ShapeError, "lower has another structure"),
     "another shape": ((None, jnp.zeros(3)), ShapeError, r"upper has shape \(3,\)"),
     "complex": ((jnp.zeros(2, complex), None), DtypeError, "lower is complex"),

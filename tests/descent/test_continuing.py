@@ -1,4 +1,4 @@
-"""minimize continues from a state, and keeps the state if a callback, a time limit or an exception ends the run."""
+"""minimize continues from a state. A callback or a time limit can stop a run, and an exception carries its state."""
 
 import gc
 import io
@@ -79,7 +79,10 @@ def apart(v, a, b):
 
 @pytest.mark.parametrize("name", often([*RULES], ["backtracking"]))
 def test_a_state_continues_with_other_args(name, x64):
-    """The first run seeks v = 1, the second v = 5. With a line search, the second C is 10⁷ times larger or smaller."""
+    """The first run seeks v = 1, the second v = 5.
+
+    For a rule that searches, the second C has the factor 10⁷ or 10⁻⁷.
+    """
     rule = {"gradient descent": lambda: gradient_descent(0.1), "heavy ball": lambda: heavy_ball(0.1, 0.5)}
     rule = rule.get(name, RULES[name])()
     first = minimize(apart, jnp.zeros(2), rule, args=(1.0, 1.0), max_steps=3000, record=None)
@@ -94,7 +97,7 @@ def test_a_state_continues_with_other_args(name, x64):
 
 
 def test_states_carry_the_velocity_through_mini_batches(x64):
-    """One update for each mini-batch equals Δv = μ Δv′ − η∇C, with Δv′ the step before and C the mini-batch's cost."""
+    """One update per mini-batch equals Δv = μ Δv′ − η∇C, with Δv′ the previous step and C the mini-batch's cost."""
     rule, targets = heavy_ball(0.05, 0.5), [1.0, -3.0, 5.0, 0.0]
     state, v, velocity = None, np.zeros(2), np.zeros(2)
     for target in targets:
@@ -108,7 +111,7 @@ def test_states_carry_the_velocity_through_mini_batches(x64):
 
 
 def test_a_run_in_place_keeps_the_callers_v0(monkeypatch):
-    """A run with many variables updates v in place. best_v is v, because nothing is recorded."""
+    """A run with at least WIDE variables updates v in place. best_v is v, because nothing is recorded."""
     v0, rule = jnp.array([-1.2, 1.0], jnp.float32), gradient_descent(1e-3)
     want = minimize(rosenbrock, v0, rule, max_steps=9, record=None)
     monkeypatch.setattr("jaxgd.pytree.WIDE", 0)
@@ -149,7 +152,7 @@ def test_a_time_limit_stops_the_run(x64):
     assert 0 < solution.steps < 10**9
 
 
-# Runs that the host ends.
+# Exceptions, Ctrl-C, compilations and the progress line.
 
 
 class OwnError(Exception):
@@ -195,7 +198,8 @@ def test_an_interrupted_run_keeps_its_state(end, error, wide):
 
     with jax.enable_x64(wide):
         until(1)  # compile
-        gc.disable()  # Python ignores a KeyboardInterrupt in a callback of the garbage collector. JAX registers one.
+        # JAX registers a callback of the garbage collector. Python ignores a KeyboardInterrupt in such a callback.
+        gc.disable()
         try:
             with pytest.raises(error) as caught:
                 run()
@@ -209,7 +213,10 @@ def test_an_interrupted_run_keeps_its_state(end, error, wide):
 
 
 def test_a_chunk_that_fails_leaves_the_state_before_it():
-    """The cost raises on the device at v = 0.5, in the third update. If it raises at the start, `state` is None."""
+    """The cost calls a host function that raises at v = 0.5, in the third update or at the start.
+
+    If it raises at the start, `state` is None.
+    """
 
     def check(v):
         if v == 0.5:
@@ -228,7 +235,7 @@ def test_a_chunk_that_fails_leaves_the_state_before_it():
 
 @pytest.fixture
 def compiled():
-    """Return a list of the compilations during the test."""
+    """Return a list that grows by one entry at each compilation during the test."""
     events = []
 
     def note(event, duration, **_):

@@ -1,4 +1,4 @@
-"""The loop keeps cost and gradient consistent with v, for any optax optimizer, in low precision and for steps of 0."""
+"""The loop keeps C and ∇C consistent with v. Planned steps of 0 are no stall, and bad input is refused."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("name", often(OPTIMIZERS, ["clipped line search", "accumulated backtracking", "noise"]))
 def test_cost_and_gradient_belong_to_v(name, x64):
-    """An optimizer may cache values of other points."""
+    """The C and ∇C that an optimizer caches may belong to another point."""
     s = minimize(rosenbrock, START, OPTIMIZERS[name](), max_steps=12, stop=None, record=Record(v=True))
     want = rosenbrock_along(s.trajectory.v)
     np.testing.assert_allclose(s.trajectory.cost, want[0], rtol=1e-12)

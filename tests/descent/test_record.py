@@ -1,4 +1,4 @@
-"""A trajectory holds the values of its steps: entry 0 is the start, and the length has a limit."""
+"""A trajectory holds the values at the recorded steps: entry 0 is the start, and by default the length has a limit."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,10 @@ def test_entries_equal_those_of_a_python_loop(every, x64):
 
 @pytest.mark.parametrize("n", often([1024, 1025, 123_456], [1025]))
 def test_the_length_is_bounded_and_short_runs_are_complete(n, x64):
-    """Above 1,025 entries, every second entry is dropped. The others equal those of a run with a larger `every`."""
+    """A run of more than 1,024 updates drops every second entry whenever the record is full.
+
+    The entries that stay equal those of a run with their distance as `every`.
+    """
     rule = gradient_descent(1e-4)
     solution = minimize(rosenbrock, START, rule, max_steps=n, stop=None, record=Record(v=True))
     path = in_numpy(solution.trajectory)
@@ -112,13 +115,14 @@ def test_a_start_above_the_edge_of_stability_is_reported(x64):
     assert path.sharpness[-1] < 20
 
 
+# Each row: λ_max at steps 10, 20 and 30, and the expected `crossed` and `started_above`.
 CROSSINGS = {
-    "never": ([1, 1, 1], -1, False),
+    "always below": ([1, 1, 1], -1, False),
     "upward": ([1, 3, 1], 20, False),
     "started above": ([3, 1, 1], -1, True),
     "started above and upward again": ([3, 1, 3], 30, True),
-    "unknown between": ([1, np.nan, 3], 30, False),
-    "unknown at first": ([np.nan, 3, 1], -1, False),
+    "NaN, then above": ([1, np.nan, 3], 30, False),
+    "NaN at first": ([np.nan, 3, 1], -1, False),
 }
 
 

@@ -19,7 +19,7 @@ A = np.diag([1.0, 3.0])
 
 
 def ended(descent, most, state, *args):
-    """Return the state after at most `most` updates, and the outcome."""
+    """Continue a state until the descent is done or its step is `most`. Return the state and the outcome."""
     going = lambda s: ~descent.done(s, *args) & (s.step < most)  # noqa: E731
     end = lax.while_loop(going, lambda s: descent.step(s, *args), state)
     return end, descent.outcome(end, *args)
@@ -29,6 +29,7 @@ def above(v, a):
     return quadratic(v - 3, a) + 1
 
 
+# The cost, the rule and the stop. The first word of a name is the expected reason.
 CASES = {
     "GRADIENT": (quadratic, lambda: heavy_ball(0.2, 0.3), "auto"),
     "GRADIENT by newton": (quadratic, newton, "auto"),
@@ -39,7 +40,7 @@ CASES = {
     "STALLED": (above, lambda: gradient_descent(0.3), Stop(cost=0.0)),
     "STEP": (above, lambda: gradient_descent(0.3), Stop(step_rtol=1e-3)),
     "DECREASE": (above, lambda: gradient_descent(0.3), Stop(decrease_atol=1e-3)),
-    "DIVERGING": (quadratic, lambda: gradient_descent(1e5), "auto"),  # C₁ is over 10¹⁰ C₀
+    "DIVERGING": (quadratic, lambda: gradient_descent(1e5), "auto"),  # an update multiplies C by over 10¹⁰
     "MAX_STEPS": (quadratic, lambda: gradient_descent(1e-4), "auto"),
     "NOT_FINITE": (lambda v, a: jnp.log(-v[0]), lambda: gradient_descent(10.0), None),
 }
@@ -102,8 +103,8 @@ def test_steps_under_vmap_keep_batch_elements_that_are_done():
     np.testing.assert_allclose(looped.v[3], (-0.6) ** 20 * starts[3], rtol=1e-5)
 
 
-def test_each_step_may_have_its_own_batch():
-    """The steps equal a hand-written heavy ball. A step moves along the gradient at the args of the step before."""
+def test_each_step_may_have_its_own_mini_batch():
+    """The steps equal a hand-written heavy ball. A step moves along the gradient at the previous args."""
     descent, targets = Descent(lambda v, b: jnp.sum((v - b) ** 2), heavy_ball(0.05, 0.5), None), [1.0, -3.0, 5.0, 0.0]
     state, v, velocity = descent.init(jnp.zeros(2), targets[0]), np.zeros(2), np.zeros(2)
     for before, target in itertools.pairwise(targets):
@@ -115,7 +116,7 @@ def test_each_step_may_have_its_own_batch():
 
 
 def test_a_step_keeps_the_types_of_its_state():
-    """Because of this, a second call of `step` compiles nothing."""
+    """With equal dtypes and weak types, a second call of `step` compiles nothing."""
     descent = Descent(valley, backtracking())
     before = jax.eval_shape(descent.init, jnp.ones(2))
     after = jax.eval_shape(descent.step, before)
@@ -128,10 +129,10 @@ BAD = {
     "cost": (lambda: Descent(3.0, wolfe()), DtypeError, "cost must be a function"),
     "rule": (lambda: Descent(valley, wolfe), DtypeError, "rule must be"),
     "stop": (lambda: Descent(valley, wolfe(), "never"), DtypeError, "stop must be"),
-    "number of stop": (lambda: Descent(valley, wolfe(), Stop(cost=jnp.nan)).init(jnp.ones(2)), RangeError, "stop.cost"),
+    "NaN in stop": (lambda: Descent(valley, wolfe(), Stop(cost=jnp.nan)).init(jnp.ones(2)), RangeError, "stop.cost"),
     "v0": (lambda: Descent(valley, wolfe()).init("x"), DtypeError, "v0 must be"),
     "args": (lambda: Descent(quadratic, wolfe()).init(jnp.ones(2), "x"), DtypeError, "args must hold"),
-    "scalar": (lambda: Descent(jnp.square, wolfe()).init(jnp.ones(2)), ShapeError, "one real scalar"),
+    "cost of two numbers": (lambda: Descent(jnp.square, wolfe()).init(jnp.ones(2)), ShapeError, "one real scalar"),
     "state": (lambda: Descent(valley, wolfe()).step(jnp.ones(2)), DtypeError, "state must be"),
     "batch": (lambda: Descent(valley, RULE).step(batch()), ShapeError, r"a batch of shape \(2,\)"),
     "another rule": (lambda: Descent(valley, wolfe()).done(state()), RangeError, "another rule made it"),

@@ -29,7 +29,10 @@ def test_gradient_test_stops_at_the_first_small_gradient(x64):
 
 
 def counting(cost):
-    """Return the cost with a counter of its evaluations. The compiler removes an evaluation whose value is unused."""
+    """Return the cost, and a list that grows by one at each evaluation of C.
+
+    The compiler removes an evaluation whose value is unused, so it does not count.
+    """
     calls = []
 
     def count(c):
@@ -48,7 +51,8 @@ def counting(cost):
     return counted, calls
 
 
-# With a gradient test alone, C is evaluated 3 times: at the start, after the first update and at the end.
+# The stop, the record, and the number of evaluations of C; None means one per update and one at the start. With a
+# gradient test alone, C is evaluated 3 times: at the start, after the first update and at the end.
 EVALUATED = {
     "gradient": (Stop(gradient_rtol=1e-4, **QUIET), None, 3),
     "diverging": (Stop(gradient_rtol=1e-4, stalled=False), None, None),
@@ -80,7 +84,7 @@ def test_a_gradient_test_alone_detects_values_that_are_not_finite(x64):
     assert solution.outcome.reason.name == "NOT_FINITE"
     assert solution.steps < 20
 
-    # v alternates between ±infinity, and the gradient is never NaN.
+    # Each update doubles v and changes its sign. ‖∇C‖² overflows at step 512, while v and ∇C are still finite.
     solution = minimize(
         lambda v: jnp.sum(v**2), START, gradient_descent(1.5), max_steps=10_000,
         stop=Stop(gradient_rtol=1e-4, **QUIET), record=None,
@@ -114,7 +118,7 @@ def test_step_test_stops_at_the_first_small_step(x64):
     solution, path = run(Stop(step_atol=0.1, step_rtol=0.1, **QUIET))
     v_norm = np.sqrt(path.cost)  # C of the valley is ‖v‖²
     met = path.step_norm <= 0.1 + 0.1 * v_norm
-    # The absolute tolerance alone is never met.
+    # Without the relative tolerance, no step would be small enough.
     assert not (path.step_norm <= 0.1).any()
     assert solution.outcome.reason.name == "STEP"
     assert np.argmax(met) == len(met) - 1 == solution.steps
@@ -185,7 +189,7 @@ def test_rounding_is_relative_to_the_size_of_the_variables():
 
 
 def test_a_cost_that_falls_with_every_step_is_not_stalled(x64):
-    """Each step moves v from 1e8 to the next smaller float. The step is below eps · |v|, but C falls."""
+    """v starts at 1e8, and each step moves it to the next smaller float. The step is below eps · |v|, but C falls."""
     solution = minimize(lambda v: v, jnp.array(1e8), gradient_descent(1.5e-8), max_steps=100, stop=Stop(), record=None)
     assert np.finfo(float).eps * 1e8 > 1.5e-8
     assert (solution.outcome.reason.name, float(solution.v)) == ("MAX_STEPS", 1e8 - 100 * 2**-26)
@@ -220,7 +224,7 @@ def zakharov(v):
 
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
 def test_a_small_gradient_far_from_a_minimum_does_not_stop_the_descent(dtype):
-    """With v₀ near 10⁴, eps^¾ of the first gradient is large. Each batch element ends as a single run does."""
+    """For the start of size 10⁴, eps^¾ · ‖∇C(v₀)‖ is large. Each batch element ends as a single run does."""
     with jax.enable_x64(dtype is jnp.float64):
         starts = jnp.array([[0.6, 0.7, 1.0], [600.0, 700.0, 1e4], [60.0, 70.0, 1e3]], dtype)
         run = lambda v: minimize(zakharov, v, backtracking(), max_steps=500, record=Record(every=5))  # noqa: E731
@@ -256,7 +260,7 @@ def _(primals, tangents):
 
 @pytest.mark.parametrize("cost", [pytest.param(steep, marks=pytest.mark.slow), opaque], ids=["exact", "quotients"])
 def test_a_steep_variable_does_not_hide_a_flat_one(cost):
-    """In float32, the derivative by the flat variable is below eps^¾ times the steep one from the start."""
+    """In float32, the derivative along the flat variable is below eps^¾ · ‖∇C(v₀)‖ from the start."""
 
     def run(x, stop):
         rule = gradient_descent(5e-9)
@@ -264,12 +268,12 @@ def test_a_steep_variable_does_not_hide_a_flat_one(cost):
 
     assert run(1.0, "auto").outcome.reason.name == "MAX_STEPS"
     assert run(3.0, "auto").outcome.ok
-    assert run(1.0, Stop(gradient_atol=10.0)).outcome.ok  # The caller has set this tolerance.
+    assert run(1.0, Stop(gradient_atol=10.0)).outcome.ok  # A tolerance that the caller sets needs no check.
 
 
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
 def test_a_saddle_that_a_symmetry_hides_is_not_ok(dtype):
-    """C falls along v₀ − v₁. If v₀ = v₁, ∇C and its Krylov space have equal elements and do not show this."""
+    """C falls along (1, −1). If v[0] = v[1], ∇C and its Krylov space are multiples of (1, 1) and do not show this."""
 
     def cost(v):
         return (v[0] + v[1] - 2) ** 2 - 0.1 * (v[0] - v[1]) ** 2 + (v[0] - v[1]) ** 4

@@ -1,4 +1,7 @@
-"""Fixtures of the GPU tests. Without a GPU, the same tests run on the CPU, and an emulation runs the kernel."""
+"""Fixtures of the GPU tests. Without a GPU, the tests run on the CPU.
+
+An emulation then runs the kernel. If the emulation is missing, the tests that need the kernel are skipped.
+"""
 
 import functools
 

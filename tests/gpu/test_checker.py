@@ -28,7 +28,7 @@ def _every_program_is_kept():
 
 
 def rounded(x):
-    """Return x rounded as TF32 rounds a factor of a product, with the same rounding of tangents and cotangents."""
+    """Return x with the last 13 bits of each float32 set to 0, as in TF32; the same for tangents and cotangents."""
 
     def cut(_, x):
         if x.dtype != jnp.float32:
@@ -79,19 +79,19 @@ def require_named(report):
 
 @pytest.mark.parametrize("f", [network_cost, cost], ids=["the default precision", "TF32"])
 def test_a_right_gradient_is_confirmed_and_the_errors_of_a_wrong_one_are_named(f, require, on_gpu):
-    """backprop runs at the precision that the checker sets, which is "highest"."""
+    """The checker runs backprop at the precision "highest". So its gradient is right for both f, also on a GPU."""
     report = check_gradients(f, *point(), gradient=backprop)
     assert report.verdict == "right", str(report)
     require_named(check_gradients(f, *point(), gradient=lambda *args: spoiled(backprop(*args))))
     gaps = [line for line in report.precision if "default precision" in line]
     assert len(gaps) == (1 if on_gpu else 0), report.precision
     for line in gaps:
-        # See test_mathematics.py: TF32 changes a gradient of two layers by at most 8 × 2⁻¹⁰.
+        # See test_mathematics.py: TF32 changes a gradient of two layers by at most 8 × 2⁻¹⁰ = 8e-3.
         require("TF32's change", re.search(r"by another (\S+)$", line)[1], most=8e-3)
 
 
 def test_a_gradient_computed_at_tf32_is_right_within_the_error_of_tf32(require, on_gpu):
-    """The checker compares given values directly with float64. The caller states their error as rtol."""
+    """The checker compares precomputed values directly with float64. The caller states their error as rtol."""
     values = jax.tree.map(np.asarray, jax.jit(jax.grad(cost))(*point()))
     exact = by_hand(*point())[2]
     for name, a, b in zip(("w¹", "b¹", "w²", "b²"), jax.tree.leaves(values), jax.tree.leaves(exact), strict=True):

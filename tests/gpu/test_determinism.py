@@ -42,7 +42,7 @@ many_epochs = jax.jit(jax.vmap(one_epoch, in_axes=(0, None, None, 0, 0)))
 
 
 def test_each_network_has_the_same_bits_in_a_grid_of_any_size_and_alone(on_gpu):
-    """An H100 or H200 has 132 multiprocessors. More blocks than that run in waves."""
+    """Each network takes one block. An H100 or H200 has 132 multiprocessors. More blocks share them or take turns."""
     sizes = (1, 2, 66, 132, 133, 300) if on_gpu else (1, 2, 9)
     x, labels = few()
     y = np.int32(labels)

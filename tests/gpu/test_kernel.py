@@ -1,4 +1,4 @@
-"""The kernel equals float64 within its stated error, for every kind of shape, and equals XLA inside JAX."""
+"""The kernel equals float64 within its stated error, for the smallest to the largest shape, and equals XLA."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 MNIST = Shape(784, 30, 10, 10, parts=2)
 # The last group of 8 inputs is not full, and some warps have no inputs.
 SMALL = Shape(27, 5, 3, 4, parts=2)
-# A shape at every limit of the kernel.
+# A shape with each size at the limit of the kernel.
 LARGEST = Shape(1024, 32, 16, 16, parts=2)
 # A shape with all sizes 1, and a shape whose second tiles of neurons and of examples are nearly empty.
 ODD = (Shape(1, 1, 1, 1, parts=2), Shape(129, 17, 2, 9, parts=2))
@@ -38,7 +38,7 @@ def error(actual, exact, start):
 @pytest.mark.parametrize("steps", [1, 20])
 @pytest.mark.parametrize("shape", [MNIST, MNIST._replace(parts=1), LARGEST], ids=["mnist", "mnist tf32", "largest"])
 def test_steps_equal_float64_within_the_stated_error(launch, require, on_gpu, shape, steps):
-    """Compare the error with that of NumPy's float32, relative to the distance moved."""
+    """Bound the error relative to the distance moved. With parts=2, NumPy's float32 sets the bound."""
     etas = np.float32([ETA, ETA, ETA / 2, ETA / 2])
     networks, x, y, orders = drawn(shape, steps * shape.batch_size, True, len(etas), seed=steps)
     actual, finite = launch(shape, networks, x, y, orders, etas)
@@ -80,19 +80,19 @@ def test_any_epoch_equals_the_books_loop(launch, shape, examples):
         for i in range(networks):
             want = by_book(layers(start, i), x, y, orders[i], np.float32(etas[i]), min(batch_size, n))
             want = tuple(Layer(np.float32(w), np.float32(b)) for w, b in want)
-            # Up to 50 steps. In each of them, every sum has a relative error of at most 2⁻²² (2.4e-7).
+            # Up to 50 steps. In each, every sum has a relative error of up to 2⁻²² (2.4e-7). The errors partly cancel.
             assert_leaves_close(layers(actual, i), want, rtol=1e-5)
 
     require_book()
 
 
-@pytest.mark.parametrize("fault", ["label", "negative label", "order", "weight"])
+@pytest.mark.parametrize("fault", ["label too large", "negative label", "index too large", "NaN weight"])
 def test_invalid_values_give_a_result_that_is_not_finite(launch, fault):
     networks, x, y, orders = drawn(SMALL, 9, True, 2, seed=0)
     orders = np.stack([np.arange(9)] * 2)
-    if fault == "weight":
+    if fault == "NaN weight":
         networks[3][1, 0] = np.nan
-    elif fault == "order":
+    elif fault == "index too large":
         orders[1, 8] = 9
     else:
         y[8] = -1 if fault == "negative label" else SMALL.outputs
@@ -108,19 +108,24 @@ SATURATED = [(14, 8.31527e-7), (16, 1.12535e-7), (17, 4.13994e-8), (20, 2.06115e
 def test_a_saturated_neuron_has_the_gradient_of_exact_arithmetic(launch, require, z, slope):
     networks, x, y, orders = drawn(SMALL, 1, False, 1, seed=0)
     networks[2][:], networks[3][:], y[:] = 0, z, 0
-    eta = 0.25 / slope  # b changes by 0.25, which float32 keeps to 6 digits
+    eta = 0.25 / slope  # b changes by 0.25, and float32 rounds b by up to 1e-6
     actual, _ = launch(SMALL, networks, x, y, orders, [eta])
-    # A fast exp multiplies z by log₂e first: |z| log₂e 2⁻²⁴ = 2e-6, and the reference has six digits.
+    # A fast exp multiplies z by log₂e first: |z| log₂e 2⁻²⁴ = 2e-6. The rounding of b is up to 4e-6 of its change, and
+    # the reference has six digits.
     require("relative error", np.max(np.abs((z - actual[3]) / eta / slope - 1)), most=1e-5)
 
 
-# Pairs of n and the batch size. XLA compiles for each pair. The last mini-batch of the second pair is short.
+# Pairs of the number of examples and the batch size. XLA compiles for each pair. The last mini-batch of the second
+# pair is short.
 SIZES = [(12, 4), (50, 3)]
 OBJECTIVE = xla.Objective(quadratic_cost, "highest")
 
 
 def epoch(name, batch_size, batched):
-    """Return the epoch by a backend as a compiled function of networks, examples, orders and etas."""
+    """Return the epoch by a backend as a compiled function of a network, examples, an order and η.
+
+    If batched, all but the examples have a leading axis of networks.
+    """
 
     def run(network, examples, order, eta):
         choice = BackendChoice(name, "")
@@ -158,7 +163,7 @@ def test_the_kernel_equals_xla(cuda):
         for i in range(networks):
             one = layers(start, i)
             want, _, _ = compiled("xla", batch_size, False)(one, examples, orders[i], etas[i])
-            # Both backends are within 1e-5 of float64 (see above), and usually much closer.
+            # The kernel is within 1e-5 of float64 (see above), and both backends are usually much closer.
             assert_leaves_close(jax.tree.map(lambda v, i=i: v[i], actual), want, rtol=1e-5)
 
     require_equal()

@@ -1,6 +1,6 @@
 """Costs, gradients, Hessian products and descent equal exact results, in the precision that was asked for.
 
-Matrix products at the default precision use TF32 on a GPU: 11 bits of each factor instead of 24.
+Large matrix products at the default precision use TF32 on a GPU: 11 bits of each factor instead of 24.
 """
 
 import functools
@@ -33,11 +33,11 @@ def test_the_default_precision_of_a_large_product_is_tf32_on_a_gpu(require, on_g
     a, b = rng.normal(size=(2, 512, 512)).astype(np.float32)
     exact = a.astype(np.float64) @ b
     # Sums of 512 terms in float32: √512 × 2⁻²⁴ = 1.3e-6 if every rounding is independent.
-    require("highest", distance(jnp.matmul(a, b, precision="highest"), exact), most=2e-6)
-    # Two factors with errors of at most 2⁻¹⁰ each. If both are rounded to nearest, the product is wrong by 2.9e-4.
+    require("error at highest", distance(jnp.matmul(a, b, precision="highest"), exact), most=2e-6)
+    # Two factors with errors of at most 2⁻¹⁰ each. Rounded to nearest, they make the product wrong by about 2.9e-4.
     loose = {"most": 2 * TF32, "least": 1e-4} if on_gpu else {"most": 2e-6}
-    require("default", distance(jnp.matmul(a, b), exact), **loose)
-    require("tensorfloat32", distance(jnp.matmul(a, b, precision="tensorfloat32"), exact), **loose)
+    require("error at default", distance(jnp.matmul(a, b), exact), **loose)
+    require("error at tensorfloat32", distance(jnp.matmul(a, b, precision="tensorfloat32"), exact), **loose)
 
 
 @functools.cache
@@ -53,7 +53,7 @@ def at_work():
 @pytest.mark.parametrize("precision", ["highest", None])
 def test_cost_and_gradients_equal_numpy(require, on_gpu, precision):
     network, x, y, (c, _, gradient) = at_work()
-    # float32: a sum of 784 terms has an error of about √784 × 2⁻²⁴ = 2e-6, and three products follow one another.
+    # float32: a sum of 784 terms has an error of about √784 × 2⁻²⁴ = 2e-6, and three more products follow.
     # TF32: a leaf takes two products forward, one back and one over the examples, with two factors of 11 bits each. If
     # all eight errors added up, the result would be wrong by 8 × 2⁻¹⁰. XLA may compute a small product in float32.
     most = 8 * TF32 if on_gpu and precision is None else 1e-5
@@ -61,9 +61,9 @@ def test_cost_and_gradients_equal_numpy(require, on_gpu, precision):
     cost = functools.partial(network_cost, precision=precision)
     actual, by_autodiff = jax.jit(jax.value_and_grad(cost))(network, x, y)
     by_book = jax.jit(functools.partial(backprop, precision=precision))(network, x, y)
-    require("C", abs(float(actual) / c - 1), most)
-    require("jax.grad", distance(by_autodiff, gradient), most)
-    require("backprop", distance(by_book, gradient), most)
+    require("error of C", abs(float(actual) / c - 1), most)
+    require("error of jax.grad", distance(by_autodiff, gradient), most)
+    require("error of backprop", distance(by_book, gradient), most)
 
 
 def test_a_zero_row_exceeds_the_limits():
@@ -114,7 +114,7 @@ def test_descent_reaches_the_reference_costs(require, x64, dtype):
         start, rule = jnp.array([-1.2, 1.0], dtype), gradient_descent(jnp.asarray(eta, dtype))
         solution = minimize(rosenbrock, start, rule, max_steps=1_000, stop=None, record=None)
         assert (solution.v.dtype, int(solution.steps)) == (dtype, 1_000)
-        require(f"C, η = {eta}", abs(float(solution.cost) / expected - 1), most)
+        require(f"error of C, η = {eta}", abs(float(solution.cost) / expected - 1), most)
 
 
 @pytest.mark.parametrize(("z", "slope"), [(14, 8.31527e-7), (16, 1.12535e-7), (17, 4.13994e-8), (20, 2.06115e-9)])
@@ -124,7 +124,7 @@ def test_a_saturated_neuron_has_the_gradient_of_exact_arithmetic(require, z, slo
     x = y = np.zeros((1, 1), np.float32)
     # exp on a GPU may multiply z by log₂e first: |z| log₂e 2⁻²⁴ = 2e-6. The reference has six digits.
     for name, gradient in (("backprop", backprop), ("jax.grad", jax.grad(network_cost))):
-        require(name, abs(float(_jitted(gradient)(network, x, y)[0].b[0]) / slope - 1), most=1e-5)
+        require(f"error of {name}", abs(float(_jitted(gradient)(network, x, y)[0].b[0]) / slope - 1), most=1e-5)
 
 
 @functools.cache

@@ -25,7 +25,7 @@ def is_sampled(item):
 def pytest_collection_modifyitems(config, items):
     """Keep part k of n of the sampled tests if JAXGD_TEST_CORPUS is "k/n". Count k from 0.
 
-    A test belongs to the part that a hash of its checked function's name gives.
+    A hash of the name of a test's case or fault gives the part of the test.
     """
     part, parts = map(int, os.environ.get("JAXGD_TEST_CORPUS", "0/1").split("/"))
     left_out = set()

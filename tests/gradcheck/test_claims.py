@@ -41,14 +41,14 @@ def low(x):
 
 
 MISFITS = {
-    "containers": (lambda p: [2 * A, ONE], ["gradient has no leaf for p['a']", "gradient has no leaf for p['b']"]),
-    "missing": (lambda p: {"a": 2 * A}, ["gradient has no leaf for p['b']"]),
-    "too many": (
+    "a list": (lambda p: [2 * A, ONE], ["gradient has no leaf for p['a']", "gradient has no leaf for p['b']"]),
+    "no leaf b": (lambda p: {"a": 2 * A}, ["gradient has no leaf for p['b']"]),
+    "a leaf too many": (
         lambda p: {"a": A, "b": ONE, "c": ONE},
         ["gradient has a leaf at ['c'], where the arguments have none"],
     ),
-    "shape": (lambda p: {"a": A.T, "b": ONE}, ["gradient for p['a'] is float32[3,2], the leaf is float32[2,3]"]),
-    "dtype": (lambda p: {"a": low(A), "b": ONE}, ["gradient for p['a'] is bfloat16, the leaf is float32"]),
+    "transposed": (lambda p: {"a": A.T, "b": ONE}, ["gradient for p['a'] is float32[3,2], the leaf is float32[2,3]"]),
+    "bfloat16": (lambda p: {"a": low(A), "b": ONE}, ["gradient for p['a'] is bfloat16, the leaf is float32"]),
     "integers": (lambda p: {"a": A.astype(int), "b": ONE}, ["gradient for p['a'] is int64[2,3], not floating point"]),
     "text": (lambda p: {"a": "2x", "b": ONE}, ["gradient for p['a'] is str, not an array of numbers"]),
     "objects": (lambda p: {"a": A, "b": np.array(None)}, ["gradient for p['b'] is object[], not an array of numbers"]),
@@ -65,7 +65,7 @@ def test_misfits_of_a_gradient_are_findings(gradient, words):
     assert bool(found) == bool(words)
 
 
-def test_a_leaf_without_a_value_is_absent():
+def test_a_leaf_of_another_shape_is_absent():
     claim = of_gradient(lambda p: {"a": A.T, "b": low(ONE)})
     assert claim.absent == {0}
     assert claim.values[0] is None
@@ -153,7 +153,7 @@ def test_misfits_of_a_jvp_are_findings(claimed, words):
         (claimed_jvp, (A, A, A), "got (float32[2,3], float32[2,3], float32[2,3])"),
     ],
 )
-def test_a_vjp_or_jvp_that_returns_no_pair_is_refused(make, result, words):
+def test_a_vjp_or_jvp_with_a_result_of_another_form_is_refused(make, result, words):
     point, out = prepared(product, A, A + 1)
     rest = ([np.ones_like(A)],) if make is claimed_vjp else ()
     with pytest.raises(ShapeError) as caught:

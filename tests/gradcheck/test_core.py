@@ -26,7 +26,17 @@ from jaxgd.gradcheck.verdicts import Cause
         (np.sin, W),
         (lambda t: 1 + 1e-10 * t, W),
     ],
-    ids=["constant", "floor", "maximum", "power", "saturated", "constant over two steps", "hidden", "sin", "small"],
+    ids=[
+        "constant",
+        "floor",
+        "maximum",
+        "power",
+        "saturated",
+        "constant over the two smallest steps",
+        "hidden by rounding",
+        "sin",
+        "slope 1e-10",
+    ],
 )
 def test_a_claim_of_0_is_right_only_if_the_slope_is_known_to_be_0(F, verdict):
     assert judged(F, 0.0, size=1.0).verdict is verdict

@@ -120,7 +120,7 @@ def test_a_rule_that_clips_large_cotangents_is_wrong_even_if_f_passes_only_small
         assert any(check.name == "autodiff is linear" for check in report.leaves[0].checks)
 
 
-def test_a_rule_that_takes_the_modulus_of_its_cotangent_is_wrong_along_one_direction():
+def test_a_rule_that_takes_the_modulus_of_its_cotangent_is_wrong_with_one_direction():
     rule = with_rule(lambda x: jnp.sum(x**2), lambda args, g: (2 * args[0] * jnp.abs(g),))
     assert check_gradients(rule, X, directions=1).verdict == "wrong"
 

@@ -97,7 +97,7 @@ def test_nan_at_a_kink_of_one_number_is_undecided():
 
 # References.
 
-# The value of f, its rule, and a function with this rule as its derivative.
+# f, its rule, and a reference: a function whose derivative is this rule.
 MEANT = {
     "straight through": (jnp.round, lambda x, g: g, lambda x: x),
     "reversed": (jnp.sin, lambda x, g: -g * jnp.cos(x), lambda x: -jnp.sin(x)),
@@ -195,7 +195,7 @@ def test_a_change_that_float32_hides_at_every_step_is_not_wrong():
         pytest.param(lambda x: jnp.log(x.astype(jnp.float16)), 1.05, marks=pytest.mark.slow),
         pytest.param(lambda x: jnp.sin(30 * x.astype(jnp.float16)), 1.637, marks=pytest.mark.slow),
     ],
-    ids=["sine", "logarithm", "fast sine"],
+    ids=["sine of 300 x in float32", "logarithm in float16", "sine of 30 x in float16"],
 )
 def test_autodiff_is_not_wrong_where_f_rounds_its_argument(f, x):
     assert check_gradients(f, jnp.array(x)).verdict != "wrong"
@@ -238,7 +238,7 @@ def test_patterns_of_several_leaves_are_named_in_one_check():
 
 
 def test_steps_that_are_too_large_for_one_element_leave_the_gradient_undecided():
-    """Along its own direction, the small element agrees with the quotient."""
+    """Each element agrees with the quotient that moves this element alone."""
     report = check_gradients(lambda x: 1e-6 * x[0] + x[1] ** 2 / (x[1] + 1e-6), jnp.array([1e6, 1e-6]))
     assert (report.verdict, report.cause) == ("cannot tell", "f varies within the smallest step")
     assert "every element agrees" in report.reason

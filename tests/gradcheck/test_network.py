@@ -1,4 +1,4 @@
-"""The checker finds spoiled gradients of the book's network, at random and at trained weights."""
+"""The checker confirms backprop of the book's network and finds spoiled gradients, at random and trained weights."""
 
 import functools
 import itertools

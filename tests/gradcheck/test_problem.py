@@ -129,7 +129,7 @@ def test_the_settings_of_a_check_end_with_the_check():
             assert settings() == (True, False, False, "standard", "allow", True)
             with evaluation(float64=True):
                 pass
-            # The log stays off although the inner check has ended.
+            # The log stays off although the inner evaluation has ended.
             assert settings()[-1]
         assert settings() == before
 
