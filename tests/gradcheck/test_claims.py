@@ -115,7 +115,6 @@ VJPS = {
 def test_misfits_of_a_vjp_are_findings(claimed, words):
     point, out = prepared(product, A, A + 1)
     claim = claimed_vjp(point, out, claimed, [np.ones_like(A)])
-    assert len(claim.findings) == len(words) or words
     for text in words:
         assert any(text in x for x in texts(claim)), texts(claim)
     assert bool(claim.findings) == bool(words)
