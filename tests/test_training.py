@@ -627,7 +627,7 @@ def test_bytes_are_used_as_fractions_of_255(digits, network):
 
 @pytest.mark.slow
 def test_one_network_and_several_use_the_budget_of_the_run(few, network, monkeypatch):
-    """Two networks under vmap share the inputs. Their chunks have fewer rows than those of one network."""
+    """Two networks under vmap share the inputs. A chunk has fewer rows than for one network."""
     seen = []
     real = evaluation.weighted_inputs_in_chunks
 
