@@ -438,7 +438,7 @@ def saturated(digits, label):
 
 
 def test_the_outcome_judges_the_state_after_the_last_epoch(digits, network):
-    """The outcome reports a network that an epoch did not change or that is saturated, unless its answers are right."""
+    """The outcome reports a network that is saturated or unchanged by the last epoch, unless its answers are right."""
 
     def reason(network, data, eta, **change):
         settings = {"epochs": 2, "batch_size": 10, "key": jax.random.key(5)} | change
