@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def tool(name: str) -> str:
-    """Return the path of a tool in this Python environment, or otherwise in the system."""
+    """Return the path of a tool in this Python environment, or otherwise in PATH."""
     path = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
     if path is None:
         raise SystemExit(f"{name} is not installed.\nRun: pip install -e '.[dev]'")
@@ -37,7 +37,7 @@ def tool(name: str) -> str:
 
 
 def units() -> list[tuple[Path, list[str]]]:
-    """Return the sources, and the flags that compile each of them."""
+    """Return each source with the flags that compile it; kernels.cc occurs once per instruction set."""
     build = runpy.run_path(str(KERNELS / "src/build.py"))
     compiled = build["commands"]().units.values()
     first = len(build["compiler"]())
@@ -50,7 +50,7 @@ def units() -> list[tuple[Path, list[str]]]:
 
 
 def tidy(source: Path, flags: list[str]) -> list[str]:
-    """Return the command that checks a source."""
+    """Return the command by which clang-tidy checks a source."""
     return [tool("clang-tidy"), "--quiet", "--use-color=false", str(source), "--", *flags, "-Wcomma"]
 
 

@@ -1,4 +1,4 @@
-"""Tracebacks hide jaxgd's frames."""
+"""`hide_own_frames` removes jaxgd's frames from tracebacks."""
 
 import traceback
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_frames_of_causes_contexts_and_groups_are_hidden(f):
     assert functions(inner)[:2] == [f.__name__, "refused"]
 
 
-def test_a_cycle_of_errors_ends():
+def test_frames_are_hidden_in_a_cycle_of_errors():
     first, second = caught(refused), caught(refused)
     first.__context__, second.__cause__ = second, first
     hide_own_frames(first)

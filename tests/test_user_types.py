@@ -47,12 +47,12 @@ assert_type(jaxgd.check_gradients(jaxgd.network_cost, network, x, y, gradient=ja
 """
 
 
-@pytest.mark.slow  # mypy reads jax and jaxgd
+@pytest.mark.slow  # mypy reads all of jax and jaxgd
 def test_mypy_infers_the_types_of_a_script(tmp_path):
     pytest.importorskip("mypy")
     root = Path(__file__).parent.parent
     (tmp_path / "script.py").write_text(SCRIPT)
-    # mypy checks only the script. pyproject.toml lists the libraries without types.
+    # mypy checks only the script. It needs pyproject.toml, which lists the libraries without types.
     words = ["--config-file", str(root / "pyproject.toml"), "--cache-dir", str(tmp_path), str(tmp_path / "script.py")]
     done = subprocess.run(
         [sys.executable, "-m", "mypy", *words],
