@@ -127,7 +127,7 @@ TWO_ARGUMENTS: tuple[Row, ...] = (
     ("mod", lambda x: jnp.mod(x, 1.0), fractions(), ()),
     ("multiply", jnp.multiply, away((5,), (5,)), BOTH),
     ("power", jnp.power, together(_positive, _signed), ()),
-    ("remainder, by y too", jnp.remainder, together(uniform(2.1, 2.9), uniform(0.98, 1.02)), ()),
+    ("remainder, derivative in y too", jnp.remainder, together(uniform(2.1, 2.9), uniform(0.98, 1.02)), ()),
     ("subtract", jnp.subtract, normal((5,), (5,)), BOTH),
     ("where", lambda x: jnp.where(x > 0, jnp.sin(x), x**2), _signed, BOTH),
     ("piecewise", lambda x: jnp.piecewise(x, [x < -1, x > 1], [lambda x: -x, jnp.exp, jnp.cos]),

@@ -27,7 +27,7 @@ _FAR = (2.0**20, -(2.0**-20))
 # A deviation of a rule from linearity counts only above this part of its result, or above 1000 roundings if these are
 # more.
 _LINEAR, _ROUNDINGS = 1e-6, 1e3
-# A rule that iterates counts as approximate if its relative error is at most this.
+# A rule that iterates may deviate from linearity by this part of its result. It then counts as approximate.
 _APPROXIMATE = 1e-3
 # The noise of a claim includes a rounding of 10 eps, but at most _OWN_ROUNDING. A relative difference up to 100 eps,
 # but at most _OWN_FLOOR, does not count. Without these limits, a doubled gradient in bfloat16 would not be wrong.
@@ -110,7 +110,7 @@ class Derivatives:
 
     @property
     def floor(self) -> float:
-        """Two derivatives count as equal up to this relative difference.
+        """The largest relative difference at which two derivatives count as equal.
 
         For arguments in float32 or a narrower dtype, it allows for constants of f that are rounded to float32.
         """
@@ -281,7 +281,7 @@ def points(
     t: ArrayLike,
     phase: float | complex = 1.0,
 ) -> Point:
-    """Return a batch of points. Of n cotangents, direction k uses number k % n, and the last direction number 0."""
+    """Return a batch of points. Direction k uses cotangent k % n of the n cotangents, and the last one cotangent 0."""
     n, last = len(shared.cotangents[0]), len(shared.directions[0]) - 1
     index: Ints = np.asarray(direction)
     cotangent = np.where(index < last, index % n, 0)

@@ -105,7 +105,7 @@ def test_a_gzipped_and_an_unpacked_file_must_be_equal(tmp_path):
     ],
 )
 @pytest.mark.parametrize("dash", "-_")
-def test_validation_files_capitals_underscores_and_a_prefix_are_found(tmp_path, train, validation, test, dash):
+def test_file_names_may_have_capitals_underscores_and_a_prefix(tmp_path, train, validation, test, dash):
     counts = {train: 12, validation: 5, test: 3}
     for prefix, n in counts.items():
         fill(tmp_path, prefix, n)
