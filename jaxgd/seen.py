@@ -14,10 +14,10 @@ R = TypeVar("R")
 
 
 class Seen(Generic[R_co]):
-    """A cost that equals another `Seen` only if both have the same cost and read the same outside data.
+    """A cost with its outside data. Two `Seen` are equal only if their costs are equal and their data are the same.
 
-    JAX compares a cost with the costs that it has compiled. A function of `record` is compared in the same way. The
-    outside data are:
+    JAX compares a `Seen` with those that it has compiled. The functions that `train` gets in `record=` are compared in
+    the same way. The outside data are:
 
     - the values in the function's closure, and its default values;
     - the globals that its code names;
@@ -128,7 +128,7 @@ def _of_module(x: object, module: str | None, visited: set[int]) -> Iterator[obj
 
 
 def _fields(x: object, code_of: object, visited: set[int]) -> Iterator[object]:
-    """Yield the fields of x, and the members of its class that the function names. For a method, yield its data.
+    """Yield the fields of x, and the members of its class that the function names, with the data of methods.
 
     Fields that the function writes are left out, because they are results, such as a counter.
     """

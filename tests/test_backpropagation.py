@@ -22,7 +22,7 @@ by_hand = jax.jit(backprop)
 
 # backprop and autodiff compute the same products. They differ in the order of a few additions and in the place of 1/n.
 # Sums over the examples of a trained network cancel, which costs digits. RTOL is about 5,000 eps in float64, and 80 eps
-# in float32. If σ′ underflows, products below the smallest normal number are flushed to 0 in one order only. Weights
+# in float32. If σ′ underflows, only one of the two may round a product below the smallest normal number to 0. Weights
 # and sums enlarge this difference to at most 1e4 times the smallest normal number.
 RTOL = {jnp.float64: 1e-12, jnp.float32: 1e-5}
 ATOL = {dtype: 1e4 * float(jnp.finfo(dtype).tiny) for dtype in RTOL}
@@ -162,7 +162,7 @@ STATES = ("random", "trained", "saturated")
 @pytest.mark.parametrize("leaf", ["[0].w", "[0].b", "[1].w", "[1].b"])
 @pytest.mark.parametrize("dtype", RTOL, ids=lambda d: d.__name__)
 def test_a_leaf_wrong_by_one_percent_fails_the_comparison(leaf, state, dtype, x64):
-    """Differences along random directions miss such faults at saturated and trained weights."""
+    """So each leaf is compared. A comparison along random directions would miss a fault in one leaf."""
     network, x, y = at_work(state, dtype)
     gradient = by_hand(network, x, y)
     assert_is_gradient(gradient, network, x, y)
@@ -230,8 +230,8 @@ def test_backprop_is_the_mean_over_the_examples(seed, x64):
         assert_leaves_close(by_hand(network, x, y), jax.tree.map(lambda g: 6 * g, mean), rtol=1e-12)
 
 
-# (C(v + h) − C(v − h))/2h is off by h²C‴/6 and by the rounding of C over h. At h = 1e-5 both are near 1e-11; the
-# norms of the gradient's leaves are above 1e-4, so a relative 1e-6 leaves a factor of ten. The gradient of the
+# (C(v + h) − C(v − h))/2h is off by h²C‴/6 and by the rounding of C over h. At h = 1e-5 both errors are near 1e-11. The
+# norms of the gradient's leaves are above 1e-4, so rtol = 1e-6 allows ten times these errors. The gradient of the
 # saturated network is far below this rounding, so this test leaves that network out.
 @pytest.mark.parametrize("state", ["random", "trained"])
 def test_backprop_equals_central_differences(state, x64):

@@ -101,9 +101,9 @@ def test_one_compiled_loop_records_the_same_values(network):
 
 @pytest.mark.slow
 def test_a_batch_element_that_has_ended_records_nothing(network):
-    """After its end, an element records NaN for a float and 0 for a whole number.
+    """A batch element whose run has ended records NaN for a float, and 0 for a whole number.
 
-    Before its end, the sharpness is recorded every second epoch.
+    Until then, it records the sharpness every second epoch.
     """
     record = {"sharpness": TrainingSharpness(every=2), "done": lambda state: state.epoch + 1}
     settings = {"epochs": 4, "batch_size": 5, "key": KEY, "record": record}
@@ -189,7 +189,7 @@ def test_an_exception_of_the_users_function_reaches_the_user(network):
 
 @pytest.mark.slow
 def test_records_and_the_best_network_inside_shard_map(network):
-    """Inside shard_map, values vary over a mesh axis, even on one device. The sharpness search's start does not."""
+    """Inside shard_map, values vary over a mesh axis, even on one device. The search for λ_max must accept that."""
     record = {"sharpness": TrainingSharpness(every=2), "layers": LayerGradientNorms()}
     data = Dataset("mine", *[Part(np.round(127 + 40 * X).reshape(12, 2, 2).astype(np.uint8), Y.argmax(1))] * 3, 2)
     settings = {

@@ -107,7 +107,7 @@ def _call(name: str, where: tuple[str, ...], bad: tuple[str, ...], about: str) -
 
 
 def _in_own_function(error: BaseException) -> bool:
-    """Return True if `square` or a lambda of the module values, which jaxgd has called, has raised the error."""
+    """Return True if the error comes from `square` or a lambda of `values.py`, which jaxgd has called."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return frame.filename == table.__file__ and frame.name in ("square", "<lambda>")
 

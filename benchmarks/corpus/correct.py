@@ -1,4 +1,8 @@
-"""Functions with right derivatives, at smooth points. A checker must call none wrong, and should call all right."""
+"""Functions with right derivatives, at smooth points.
+
+A checker must not report any of them as wrong, and should
+report each as right.
+"""
 
 from collections.abc import Callable
 
@@ -37,12 +41,12 @@ def tanh_at(scale: float) -> Callable[..., Array]:
 
 SCALES = (
     *(
-        Case(f"{name} × {scale:g}", f, uniform(0.5 * scale, 2 * scale))
+        Case(f"{name}, x near {scale:g}", f, uniform(0.5 * scale, 2 * scale))
         for name, f in FUNCTIONS_AT_SCALES
         for scale in (1e-6, 1e-3, 1e3, 1e6)
     ),
     *(
-        Case(f"tanh of x/scale × {scale:g}", tanh_at(scale), normal(scale=scale))
+        Case(f"tanh of x/{scale:g}, x near {scale:g}", tanh_at(scale), normal(scale=scale))
         for scale in (1e-6, 1e-3, 1e3, 1e6)
     ),
     Case("leaves of 1e-6 and 1e6", mixed_sizes, tree(
@@ -82,7 +86,7 @@ def _elementwise() -> list[Case]:
     cases = []
     for name, f, draw, scales in ROWS:
         cases.append(Case(name, f, draw))
-        cases += [Case(f"{name} × {scale:g}", f, scaled(draw, scale)) for scale in scales]
+        cases += [Case(f"{name}, arguments × {scale:g}", f, scaled(draw, scale)) for scale in scales]
     return cases
 
 

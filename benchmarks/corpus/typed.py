@@ -1,4 +1,4 @@
-"""JAX functions and classes that lack annotations of their own, with types for a type checker."""
+"""JAX functions and classes with the types that a type checker does not get from JAX."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks device`: run the plan, store each figure at once, and print a summary."""
+"""`python -m benchmarks device`: run the plan, store each row as soon as it arrives, and print a summary."""
 
 import argparse
 import contextlib
@@ -38,7 +38,7 @@ class Result(NamedTuple):
 
     Attributes:
         task: The task.
-        status: "done" or "failed" if the task started; "skipped" if a rehearsal may skip it; otherwise "not run".
+        status: "done", "failed" (also if no process could start), "skipped" in a rehearsal, or "not run".
         seconds: Seconds that the process ran.
         reason: The reason in one line. Empty if the task is done.
     """

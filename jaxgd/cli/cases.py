@@ -50,7 +50,8 @@ class Result(NamedTuple):
 def find_cases(words: tuple[str, ...]) -> list[Case]:
     """Find the case of each FILE::CASE and all cases of each FILE, before any case runs.
 
-    A case that `jaxgd check` cannot run is skipped. If the user names it as FILE::CASE, raise RangeError.
+    A case with a skip mark is skipped, and a case that `jaxgd check` cannot run. If the user names such a case as
+    FILE::CASE, raise RangeError.
     """
     modules: dict[Path, ModuleType] = {}
     cases = []
@@ -72,7 +73,7 @@ def find_cases(words: tuple[str, ...]) -> list[Case]:
 
 
 def find_function(word: str) -> tuple[Callable[..., object], Callable[[], contextlib.AbstractContextManager[None]]]:
-    """Return the function that FILE::NAME names, and a function that makes the context manager to call it in."""
+    """Return the function FILE::NAME, and a function without arguments that makes a context for its calls."""
     file, _, name = word.partition("::")
     path = Path(file)
     if not path.is_file():
@@ -150,7 +151,7 @@ def users_traceback(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _running_user_code(folder: Path) -> Iterator[None]:
-    """Inside the block, the user's folder is first on the import path.
+    """Put the user's folder first on the import path inside the block.
 
     An exception of the block, except KeyboardInterrupt, becomes the cause of a UserError.
     """

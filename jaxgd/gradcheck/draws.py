@@ -14,7 +14,7 @@ from jaxgd.gradcheck.run import eps_of
 from jaxgd.mesh.processes import on_host
 from jaxgd.typed import finfo
 
-# The change of an element of an output counts as at least this part of the output's largest element or change.
+# The smallest change that `cotangents` assumes for an element, as a part of the output's largest element or change.
 _SMALL = 1e-5
 
 
@@ -22,9 +22,9 @@ def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any
     """Return n random directions for a leaf and one fixed direction, (n + 1, *x.shape).
 
     In directions 0, 2, … all elements have the root mean square of the leaf as their size. In directions 1, 3, … each
-    element has the size of the same element of x, for leaves that mix large and small elements; for an element 0, it is
-    the root mean square. Signs are random and sizes vary by up to a half, so that no two elements cancel. The last
-    direction holds the sizes of the elements of x, rounded to powers of two, to move one element at a time.
+    element has the size of the same element of x, or the root mean square if that element is 0. These suit leaves that
+    mix large and small elements. Signs are random and sizes vary by up to a half, so that no two elements cancel. The
+    last direction holds the sizes of the elements of x, rounded to powers of two, to move one element at a time.
     """
     scale = scale_of(x)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -38,8 +38,8 @@ def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
     """Return a direction that moves only elements whose contribution to the slope is small.
 
     A contribution is small if it is below a thousandth of the largest one, which hides it along the directions `u`. The
-    result reduces the steps of the elements with a small contribution until none contributes much more than the
-    median of these contributions, zeros excluded. Return None if no contribution is small. `g` is the gradient.
+    steps are those of `u[1]`. A step that contributes more than the median of the small contributions is reduced to
+    about this median. Return None if no contribution is small. `g` is the gradient.
     """
     own: NDArray[Any] = u[1]
     share: Floats = np.nan_to_num(np.abs(g) * np.abs(u[-1]), posinf=0)
@@ -58,8 +58,9 @@ def cotangents(y: NDArray[Any], moved: NDArray[Any], eps: float, n: int, rng: np
     `moved` is the output at another point, and `eps` is the relative rounding of y.
 
     Cotangents 0, 2, … divide by the size of the whole output. Cotangents 1, 3, … divide by the change of each element,
-    so that the slope of a large element does not hide the slope of a small one. A change is at least one rounding of
-    the element and the part _SMALL of the largest element or change, so that rounding is not amplified. A size is at
+    so that the slope of a large element does not hide the slope of a small one. A change is raised to at least one
+    rounding of the element, and to at least _SMALL times the largest element or change, so that rounding is not
+    amplified. A size is at
     least 100 times the reciprocal of the dtype's largest number, so that the dtype holds the cotangent.
     """
     # Unlike NumPy's finfo, this one (JAX's) knows the dtypes of ml_dtypes, such as bfloat16.

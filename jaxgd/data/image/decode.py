@@ -31,9 +31,9 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
     """Read a picture with dark or light ink of any color, and separate the ink from the paper.
 
     The format is any that Pillow itself decodes. The picture is turned upright by its EXIF data, and reduced to one
-    channel. This is the alpha channel if it holds the shape; the color channel with the strongest ink if this ink is
-    at least twice as strong as in the gray level; otherwise the gray level on white. Only the first frame of an
-    animation is read. `separate` describes how the ink is found.
+    channel. If the alpha channel holds the shape, it is used. Otherwise the color channel with the strongest ink is
+    used if this ink is at least twice as strong as in the gray level. Otherwise the gray level on white is used. Only
+    the first frame of an animation is read. `separate` describes how the ink is found.
 
     Args:
         path: Path of the picture.
