@@ -18,7 +18,7 @@ extensions = [
     *(f"_extensions.{name}" for name in ("pages", "docstrings", "signatures", "links")),
 ]
 root_doc = "index"
-# docs/README.md is the index on GitHub. _extensions/pages.py makes the sidebar from it.
+# GitHub shows docs/README.md as the index. On the site, _extensions/pages.py makes the sidebar from it.
 exclude_patterns = ["README.md"]
 
 html_theme = "furo"

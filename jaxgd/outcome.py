@@ -77,7 +77,7 @@ _MESSAGES = {
     "is 0, as in a saturated network",
     Reason.SATURATED: "saturated: all outputs are at the limits of their activation (0 and 1 for sigmoid) within "
     "rounding, although the cost is not near 0. "
-    "Try a smaller eta, or scaled first weights",
+    "Try a smaller eta, or scaled initial weights",
     Reason.START_NOT_FINITE: "not started: the cost, its gradient or a variable is infinite or NaN at the start. "
     "Check the start and the data",
     Reason.ZERO_GRADIENT: "zero gradient: the gradient is 0 at v, but the curvature does not show a minimum. Does the "
