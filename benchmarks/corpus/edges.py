@@ -152,8 +152,8 @@ EDGES = (
     undecided("log of −1", jnp.log, fixed([-1.0, 2.0]), "not finite here"),
     undecided("1/0", lambda x: 1 / x, fixed([0.0, 2.0]), "not finite here"),
     # Infinite and NaN gradients where f jumps and where f is smooth, and similar cases with finite gradients.
-    undecided("NaN at a jump", with_vjp(jnp.floor, not_a_number), fixed([2.0]), "jump"),
-    undecided("infinite at a jump", with_vjp(jnp.floor, infinite), fixed([2.0]), "jump"),
+    undecided("NaN gradient at a jump", with_vjp(jnp.floor, not_a_number), fixed([2.0]), "jump"),
+    undecided("infinite gradient at a jump", with_vjp(jnp.floor, infinite), fixed([2.0]), "jump"),
     undecided("xy/r² at 0, a jump except along the axes", saddle, fixed([0.0, 0.0]), "jump"),
     undecided("eigenvectors, two eigenvalues equal", lambda a: jnp.linalg.eigh(a)[1] ** 2, TWICE, cause=""),
     undecided("eigenvectors of a matrix of rank 1", lambda x: jnp.linalg.eigh(x[:, None] * x[None, :])[1] @ x,
@@ -161,8 +161,8 @@ EDGES = (
     undecided("singular vectors, all singular values equal", lambda a: jnp.linalg.svd(a)[0] ** 2, fixed(2 * np.eye(3)),
               cause=""),
     undecided("masked eigenvectors, two eigenvalues equal", lambda a: masked_eigh(a)[1] ** 2, TWICE, cause=""),
-    wrong("NaN where f is smooth", with_vjp(jnp.sin, not_a_number), fixed(V)),
-    wrong("infinite where f is smooth", with_vjp(jnp.sin, infinite), fixed(V)),
+    wrong("NaN gradient where f is smooth", with_vjp(jnp.sin, not_a_number), fixed(V)),
+    wrong("infinite gradient where f is smooth", with_vjp(jnp.sin, infinite), fixed(V)),
     wrong("NaN from the branch not taken", lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0)), fixed(V)),
     wrong("NaN from the branch not taken, scalar", lambda x: jnp.where(x > 0, jnp.sqrt(x), 0), fixed(-1.0)),
     Case("NaN avoided in the branch not taken", lambda x: jnp.sum(
@@ -173,7 +173,7 @@ EDGES = (
     Case("logsumexp with a weight of 0", lambda x: special.logsumexp(jnp.zeros(3, x.dtype), b=x),
          fixed([2.0, 0.0, 5.0]), NOT_RIGHT),
     wrong("exp of a matrix by eigenvectors, two eigenvalues equal", through_eigenvectors(eigh), TWICE),
-    wrong("exp of a matrix by masked eigenvectors", through_eigenvectors(masked_eigh), TWICE),
+    wrong("exp of a matrix by masked eigenvectors, two eigenvalues equal", through_eigenvectors(masked_eigh), TWICE),
     # Two eigenvalues are equal. If they stay equal after rounding, the derivative is NaN; otherwise it is right.
     Case("eigenvector of a simple eigenvalue, the others equal", lambda a: jnp.linalg.eigh(a)[1][:, 2] ** 2
          * jnp.arange(1, 4, dtype=a.dtype), fixed([[2.0, 1.0, 1.0], [1.0, 2.0, 1.0], [1.0, 1.0, 2.0]]),
