@@ -41,7 +41,7 @@ class Case:
         name: Name on the command line and in the results, such as "epoch-30".
         family: Name of the family, such as "epochs".
         title: One line for readers, with the size of the work.
-        measure: A function of the options that yields the rows of the case, without the fields about the host.
+        measure: Function that takes the options and yields the rows of the case, without the fields about the host.
         needs_mnist: True if the case reads MNIST.
     """
 

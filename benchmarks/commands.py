@@ -15,7 +15,7 @@ from benchmarks.compare import changes, lost
 from benchmarks.store import RESULTS, ResultsError
 from jaxgd.errors import JaxgdError
 
-# The commands import the cases only when they run. The import takes more than a second, and `--help` need not wait.
+# The commands import the cases only when they run. The import takes more than a second, which `--help` saves.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +41,15 @@ class List:
 class Run:
     """Run cases, print the figures and store them.
 
-    If a case times several programs, they run alternately, several times. In epochs, steps, networks, start-up, growth
-    and sweep, each program has a process of its own.
+    If a case times several programs, they take turns until each has run several times. In epochs, steps, networks,
+    start-up, growth and sweep, each program has a process of its own.
     """
 
     cases: Annotated[tuple[str, ...], tyro.conf.Positional] = ("epochs", "steps", "networks", "start-up")
     """Names of cases or families."""
     peers: tuple[str, ...] | None = None
-    """Peers of epochs, steps, networks, start-up, growth and sweep. Ratios are relative to the first peer. By default
-    all installed peers except book and torch-compile, which are slow."""
+    """Peers of epochs, steps, networks, start-up, growth and sweep. Ratios are relative to the first peer. The
+    default is all installed peers except book and torch-compile, which are slow."""
     repeats: int = 7
     """Number of times that each program is timed."""
     seeds: int | None = None
@@ -112,17 +112,17 @@ class Run:
 class Gradcheck:
     """Check the cases of the gradient checker's corpus, and list those with an unexpected verdict or cause.
 
-    The checks are recorded. A second run with the same folder lists the recorded verdicts, and --ablate replays the
-    checks with the present constants.py, core.py, quotients.py and examine.py. Delete the folder after any other change
-    of the checker.
+    The checks are recorded in a folder. A second run with the same folder lists the recorded verdicts. --ablate replays
+    the checks with the present constants.py, core.py, quotients.py and examine.py. Delete the folder after a change of
+    any other file of the checker.
     """
 
     ablate: bool = False
-    """Also change constants and remove parts of the checker, one at a time, and list the cases that fail or change."""
+    """Also change one constant, or remove one part of the checker, at a time. List the cases that fail or change."""
     parts: tuple[str, ...] = ()
     """Parts of the corpus: correct, wrong, kinks, adversarial, fresh-right, fresh-wrong, network-right, network-random,
-    network-random-claimed, network-trained, network-trained-claimed. By default all parts, but the parts network-…
-    only with --data-dir."""
+    network-random-claimed, network-trained, network-trained-claimed. The default is
+    all parts with --data-dir, and all but the parts network-… without it."""
     seeds: int = 1
     """Points per function."""
     dtypes: tuple[str, ...] = ("float32",)
@@ -163,10 +163,10 @@ class Gradcheck:
 
 @dataclasses.dataclass(frozen=True)
 class Compare:
-    """Compare two files of results. The exit status is 1 if the verdict on a figure of jaxgd is "worse".
+    """Compare two files of results. The exit status is 1 if a figure of jaxgd is worse.
 
-    The change of a time is divided by the median change of the other programs in the same case, so that a slower host
-    is not reported as a change. If a case has few programs, a disturbance of one program affects the figures of all.
+    The change of a time is divided by the median change of the other programs in the same case. A slower host is
+    therefore not reported as a change. If a case has few programs, a disturbance of one changes the figures of all.
     Counts are exact, so every difference is reported.
     """
 
@@ -203,7 +203,7 @@ class Compare:
 class Plot:
     """Draw speed.png and growth.png from files of results.
 
-    If two files have a row for the same measurement, the picture shows the row of the file that is named first.
+    If two files have a row for the same measurement, the picture shows the row of the first file.
     """
 
     results: Annotated[tuple[Path, ...], tyro.conf.Positional] = (RESULTS, store.FOLDER / "slow-peers.jsonl")

@@ -8,15 +8,15 @@ import numpy as np
 
 from benchmarks.rows import QUANTITIES, Key, Row
 
-# A smaller relative change of a time never counts as better or worse. The layout of code and data in memory changes
-# from build to build, and times change with it.
+# A smaller relative change of a time never counts as better or worse. A new build alone can change a time this much,
+# because the layout of code and data in memory changes.
 LEAST = 0.05
-# A smaller relative change of a sampled value is rounding. This limit matters if the samples have no noise.
+# A smaller relative change of a sampled value counts as rounding, even if the samples have no noise.
 ROUNDING = 1e-9
 # A change is real only if it exceeds this number of standard errors.
 SIGMAS = 3
-# The lower quartile of n normal samples has the standard error 1.36 σ/√n, and the median has 1.25 σ/√n. The larger
-# factor is used for both.
+# The lower quartile of n normal samples has the standard error 1.36 σ/√n. The factor of the median is 1.25. The code
+# uses the larger factor for both.
 QUANTILE_ERROR = 1.36
 # The tenth and ninetieth percentiles of a normal distribution are 2.56 σ apart.
 SPREAD_SIGMAS = 2.56
@@ -28,9 +28,10 @@ class Change(NamedTuple):
     Attributes:
         old: The earlier row.
         new: The later row.
-        factor: The new value over the old value; for a time, also divided by the drift of the host. Infinity if only
-            the old value is 0, or if only the old program reached its target; 0 if only the new program reached it.
-        noise: The relative change that chance can cause. Infinity if the noise is not known; 0 for an exact count.
+        factor: The new value divided by the old value. The factor of a time is also divided by the drift of the host.
+            The factor is infinity if only the old value is 0, or if only the old program reached its target. It is 0 if
+            only the new program reached its target.
+        noise: The relative change that chance can cause. Infinity if it is unknown; 0 for an exact count.
     """
 
     old: Row
@@ -40,7 +41,7 @@ class Change(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The change in figures: both values of an exact count, otherwise the factor and its noise."""
+        """Both values of an exact count. For other quantities, the factor and its noise."""
         if QUANTITIES[self.new.quantity].noise == "none":
             old, new = ("–" if row.value is None else f"{row.value:,}" for row in (self.old, self.new))
             return f"{old} → {new}"
@@ -48,7 +49,7 @@ class Change(NamedTuple):
 
     @property
     def real(self) -> bool:
-        """True if the change exceeds the noise and, unless the values are exact counts, LEAST or ROUNDING."""
+        """True if the change exceeds the noise. A time must also exceed LEAST, and a sampled value ROUNDING."""
         floor = {"host": LEAST, "sample": ROUNDING, "none": 0.0}[QUANTITIES[self.new.quantity].noise]
         return abs(self.factor - 1) > max(floor, self.noise)
 
@@ -67,16 +68,16 @@ class Change(NamedTuple):
 def changes(old: Sequence[Row], new: Sequence[Row]) -> list[Change]:
     """Return the change of every figure that is in both files with the same settings.
 
-    Times are compared by the lower quartile of the samples, and rates by the upper one, because other programs on the
-    host make some samples slower and none faster. The host may be faster on one day than on another. Each factor is
-    therefore divided by the drift, the median factor of the other variants of the case, which ran in the same minutes.
-    The noise is three standard errors of the quartiles plus the median deviation of the other variants from the drift.
+    Times are compared by the lower quartile of the samples, and rates by the upper quartile, because other programs on
+    the host make samples slower but never faster. The host itself may be faster on one day than on another. Each factor
+    is therefore divided by the drift: the median factor of the other variants, which ran in the same minutes. The noise
+    is three standard errors of the quartiles plus the median deviation of the other variants from the drift.
 
     Other samples, such as the numbers of correct images over several seeds, are compared by the median. The noise is
     three standard errors. A standard error is computed by the bootstrap, or from the spread if a row has no samples.
 
-    Counts of evaluations and verdicts are exact, so every difference is a change. Counts of verdicts over different
-    numbers of checks are not compared. Runs of the book over different numbers of epochs are not compared either.
+    Counts of evaluations and verdicts are exact, so every difference is a change. Counts of verdicts are compared only
+    if the numbers of checks are equal. Runs of the book are compared only if the numbers of epochs are equal.
     """
     before = {row.key: row for row in old}
     pairs = [(before[row.key], row) for row in new if row.key in before and _comparable(before[row.key], row)]
@@ -98,9 +99,9 @@ def _comparable(a: Row, b: Row) -> bool:
 
 
 def _settings(row: Row, new: Row) -> tuple[object, ...]:
-    """Return the settings that must be equal: the unit, the epochs of a run of the book, and n of an exact count.
+    """Return the settings that must be equal: the unit, and the epochs of a run of the book.
 
-    n is, for instance, the number of checks.
+    For an exact count, add n, such as the number of checks.
     """
     counted = QUANTITIES[new.quantity].noise == "none"
     epochs = [f"{row.details['epochs']} epochs"] if "epochs" in row.details else []
@@ -115,17 +116,15 @@ def _change(old: Row, new: Row, factors: dict[Key, float]) -> Change:
     if noise == "sample":
         return Change(old, new, factor, error)
     same = [key for key in factors if (key[0], *key[2:]) == (new.case, new.quantity, new.precision)]
-    # A factor is 0 or infinite if a value is 0, such as a compile time below the resolution. Leave such factors
-    # out.
+    # Leave out factors of 0 and infinity. They arise if a value is 0, such as a compile time below the resolution.
     others = [factors[key] for key in same if key[1] != new.variant and 0 < factors[key] < float("inf")]
     drift = statistics.median(others) if others else 1.0
-    # The uncertainty of the drift is the median deviation of the other variants from the drift.
     doubt = statistics.median(abs(f / drift - 1) for f in others) if others else 0.0
     return Change(old, new, factor / drift, error + doubt)
 
 
 def _factor(old: Row, new: Row) -> float:
-    """Return the new value divided by the old value. If both rows have samples, recompute both values from them."""
+    """Return the new value divided by the old value. If both rows have samples, use their statistics as the values."""
     if old.value is None or new.value is None:
         return 1.0 if old.value == new.value else 0.0 if old.value is None else float("inf")
     both = bool(old.samples) and bool(new.samples)
@@ -136,7 +135,7 @@ def _factor(old: Row, new: Row) -> float:
 
 
 def _statistic(row: Row) -> Callable[..., float]:
-    """Return the statistic that stands for the samples: the better quartile of times and rates, or the median."""
+    """Return a function of the samples: the better quartile of times and rates, or the median of other samples."""
     quantity = QUANTITIES[row.quantity]
     quantile = 0.5 if quantity.noise != "host" else 0.25 if quantity.better == "lower" else 0.75
     return lambda samples, **axis: np.quantile(samples, quantile, **axis)

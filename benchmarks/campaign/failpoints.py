@@ -1,9 +1,12 @@
-"""Failpoints from outside: a hook on Python's audit events ends the process at or after a chosen event.
+"""Failpoints: a hook on Python's audit events ends the process at or after a chosen event.
 
-jaxgd contains no code for this. A failpoint has one of four moments. Python raises an audit event before the operation,
-so `before` ends the process at the event, and `after` ends it at the next event of any kind. `during` limits the size
-of files. Linux ends the process when a write crosses the limit, so the file holds a part of the content. The limit also
-applies to the threads of C++ libraries. `later` ends the process after a delay.
+jaxgd contains no code for this. Python raises an audit event before the operation. A failpoint has one of four moments:
+
+- `before` ends the process at the event.
+- `after` ends it at the next event of any kind.
+- `during` limits the size of files. Linux ends the process when a write crosses the limit, so the file holds a part of
+  the content. The limit also applies to the threads of C++ libraries.
+- `later` ends the process after a delay.
 """
 
 import os
@@ -14,8 +17,8 @@ import sys
 import threading
 from typing import NamedTuple
 
-# Events that change a file or a folder, with the number of leading arguments that are paths. An open counts only for
-# writing.
+# Events that change a file or a folder, with the number of leading arguments that are paths. The event "open"
+# counts only if it opens the file for writing.
 _PATHS = {"open": 1, "os.mkdir": 1, "os.remove": 1, "os.rmdir": 1, "os.chmod": 1, "os.rename": 2}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -27,7 +30,7 @@ class Failpoint(NamedTuple):
         moment: "before", "during", "after" or "later".
         event: Prefix of the name of an audit event.
         path: Text that a path of the event contains, such as the name of the file.
-        occurrence: Number of the event, counted from 1 in each process.
+        occurrence: The failpoint acts at the matching event with this number, counted from 1 in each process.
         size: Bytes that `during` allows beyond the present size of the file.
         delay: Seconds that `later` waits.
     """
@@ -45,7 +48,7 @@ class Failpoint(NamedTuple):
 
     def install(self) -> None:
         """Arm the failpoint in this process, which must be a child process."""
-        # Python ignores this signal, so that a write raises OSError. Its default action ends the process.
+        # Python ignores SIGXFSZ, so that a write beyond the limit raises OSError. The default action ends the process.
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         seen = 0
         armed = False
@@ -85,8 +88,9 @@ _FILES = {
     "metrics": ("metrics.jsonl", 200, 3),
     "network": ("network.safetensors", 9000, 2),
 }
-# Pairs of a phase and a moment. A phase is the writing of one kind of file, or "anywhere" for SIGKILL from outside at a
-# random time. The moment "renaming" is just before or just after a temporary file gets its final name.
+# Pairs of a phase and a moment. A phase is the writing of one kind of file. In the phase "anywhere", the parent
+# process sends SIGKILL at a random time. The moment "renaming" is just before or just after a temporary file gets its
+# final name.
 PHASES = (
     *((phase, moment) for phase in _FILES for moment in ("before", "during", "after", "renaming")),
     *(("checkpoint", moment) for moment in ("before", "during", "after", "later")),
@@ -98,12 +102,12 @@ PHASES = (
 def draw(phase: str, moment: str, rng: random.Random) -> Failpoint:
     """Return a random failpoint of a phase and moment."""
     if phase == "checkpoint":
-        # Python sees about 20 changes of files per checkpoint; C++ threads make more, which Python does not see.
+        # Python raises about 20 such events per checkpoint, and none for the writes of C++ threads.
         most = 20 if moment in ("before", "after") else 5
         size, delay = int(2 ** rng.uniform(4, 15)), rng.uniform(0, 0.15)
         return Failpoint(moment, "", "checkpoints", rng.randint(1, most), size, delay)
     if phase == "events":
-        # The file is opened once, and written throughout the run.
+        # The run opens the file once, and writes to it until its end.
         return Failpoint(moment, "open", "tfevents", size=rng.randrange(2000), delay=rng.uniform(0, 0.6))
     path, size, most = _FILES[phase]
     if moment == "renaming":

@@ -16,15 +16,16 @@ from benchmarks.campaign.play import Try, isolated
 
 _EPOCHS = 6
 _TRAIN = ("train", f"--epochs={_EPOCHS}", "--checkpoint-every=1", "--no-progress", "--sizes", "64", "10", "10")
-# A run keeps its last three checkpoints. If the continued run repeats more than three epochs, it used none of them.
+# A run keeps its last three checkpoints. A continued run that repeats more than three epochs used
+# no checkpoint.
 _REPEATED = 3
 
-# A judge reads a file and its damaged copy. It returns the kind of the result, and True if the attack succeeded.
+# A function of a file and its damaged copy. It returns the kind of the result, and True if the attack succeeded.
 Judge = Callable[[Path, Path], tuple[str, bool]]
 
 
 def attacks(options: Options) -> Iterator[Attack]:
-    """Flip one bit at a time, `count` bits in each of seven places, and yield each attack."""
+    """Flip `count` bits in each of seven places, each in its own attack, and yield the attacks."""
     folder = options.work / "flips"
     ending = finish(Job(command(*_TRAIN, "--run-dir", "run"), folder))
     if ending.trouble or ending.status != 0:
@@ -35,8 +36,8 @@ def attacks(options: Options) -> Iterator[Attack]:
     run = folder / "run"
     newest = run / "checkpoints" / str(_EPOCHS)
     saved = [path for path in newest.rglob("*") if path.is_file() and path.stat().st_size]
-    # Half of the flips in a checkpoint choose a file with a probability proportional to its size. The other half choose
-    # every file with the same probability, so that small files are hit too.
+    # Half of the flips in a checkpoint choose large files more often, in proportion to the size. The other half choose
+    # each file equally often, so that small files are hit too.
     sizes = [path.stat().st_size for path in saved]
     tries = []
     for number in range(options.count):
@@ -58,7 +59,7 @@ def attacks(options: Options) -> Iterator[Attack]:
 
 
 def _attack(target: str, about: str, path: Path, bit: int, folder: Path, judge: Judge) -> Callable[[], Attack]:
-    """Return the attack that flips one bit in a copy of a run, or of one file, and lets the judge decide."""
+    """Return the attack that flips one bit in a copy of the run or the file, and calls the judge."""
 
     def attack() -> Attack:
         from jaxgd.errors import JaxgdError
@@ -85,7 +86,7 @@ def _attack(target: str, about: str, path: Path, bit: int, folder: Path, judge: 
 
 
 def _resumed(path: Path, damaged: Path) -> tuple[str, bool]:
-    """Continue the damaged run. With any checkpoint, its network and metrics must equal those of the undamaged run."""
+    """Continue the damaged run. Its network and metrics must equal those of the undamaged run."""
     from jaxgd.cli import main
 
     (whole,) = (parent for parent in path.parents if parent.name == "run")
@@ -103,7 +104,7 @@ def _resumed(path: Path, damaged: Path) -> tuple[str, bool]:
     repeated = len(out.getvalue().splitlines())
     if repeated > _REPEATED:
         return f"accepted, {repeated} epochs lost", True
-    return ("refused, the checkpoint before it used" if repeated else "accepted, same values"), False
+    return ("refused, an earlier checkpoint used" if repeated else "accepted, same values"), False
 
 
 def _loaded(path: Path, damaged: Path) -> tuple[str, bool]:

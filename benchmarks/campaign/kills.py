@@ -1,4 +1,4 @@
-"""Kills at any moment: the run continues from its folder, and ends with the files of an uninterrupted run."""
+"""Kills at any moment. The continued run must end with the files of an uninterrupted run."""
 
 import collections
 import itertools
@@ -15,12 +15,12 @@ from benchmarks.campaign.play import Task, play
 
 # Files that must be equal byte for byte. Checkpoints and events hold times, so their bytes differ.
 SAME = ("network.safetensors", "metrics.jsonl", "config.json")
-# Largest number of kills of one run. More kills would leave too few epochs for the last of them.
+# Largest number of kills of one run. After more kills, too few epochs would remain.
 _KILLS = 5
 
 
 class Run(NamedTuple):
-    """The settings of a run, and its length."""
+    """The settings of a run, and its number of epochs."""
 
     data: str
     batch_size: str
@@ -34,7 +34,7 @@ class Run(NamedTuple):
         return "-".join(map(str, self))
 
     def start(self, data_dir: Path | None) -> tuple[str, ...]:
-        """Return the command that starts the run with two epochs fewer, so that the first continuation lengthens it."""
+        """Return the command that starts the run, with two epochs fewer. The first continuation adds them."""
         return (
             "train", "--run-dir", "run", f"--data={self.data}", f"--batch-size={self.batch_size}",
             f"--kernel={self.kernel}", f"--seed={self.seed}", f"--epochs={self.epochs - 2}", "--checkpoint-every=1",
@@ -69,7 +69,7 @@ def runs(data_dir: Path | None) -> list[Run]:
 
 
 def attacks(options: Options) -> Iterator[Attack]:
-    """Kill runs until `count` kills are made, with a fair share for each moment, and yield each kill."""
+    """Kill runs until `count` kills are made and each phase and moment has its share. Yield each kill."""
     folder = options.work / "kills"
     chosen = runs(options.data_dir)
     done: dict[Run, Path] = {}
@@ -139,10 +139,10 @@ def _life(
 def _next(
     new: bool, writes_config: bool, counts: collections.Counter[tuple[str, str]], rng: random.Random
 ) -> tuple[str, str]:
-    """Return the phase and moment with the fewest kills so far, of those that the next command can reach."""
+    """Return the phase and moment with the fewest kills so far. The next command must be able to reach them."""
     reachable = [x for x in PHASES if x[0] != "configuration" or writes_config]
     if new and rng.random() < 0.5:
-        # Aim half of the kills of new runs at config.json: later, only a continuation that lengthens the run writes it.
+        # Aim half of the kills of new runs at config.json, because most later commands do not write this file.
         reachable = [x for x in PHASES if x[0] == "configuration"]
     rng.shuffle(reachable)
     return min(reachable, key=counts.__getitem__)
@@ -166,6 +166,6 @@ def difference(path: Path, reference: Path) -> tuple[str, str] | None:
 
 
 def _names(parent: Path) -> set[str]:
-    """Return the paths below a run's parent, down to the names of the checkpoints."""
+    """Return the paths in a run's parent folder, in the run folder and in its folder of checkpoints."""
     folders = (parent, parent / "run", parent / "run/checkpoints")
     return {str(path.relative_to(parent)) for folder in folders if folder.is_dir() for path in folder.iterdir()}

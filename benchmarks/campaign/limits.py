@@ -1,8 +1,8 @@
 """Exhausted resources: a full disk, few files, little memory, a closed pipe, a run folder that disappears.
 
-The command must end with one clear line and a status other than 0, or with the complete result. If the run folder still
-exists, the continued run must end with the same bits. Two exceptions are allowed: XLA may abort the process without
-memory, and a command whose output cannot be written may lack the line.
+The command must end with the complete result, or with one clear line and a status other than 0. If the run folder still
+exists, the continued run must end with the same bits. Two exceptions are allowed. XLA may abort the process when memory
+runs out. A command that cannot write its output may end without the line.
 """
 
 import contextlib
@@ -40,8 +40,8 @@ class Limit(NamedTuple):
         target: The resource.
         about: The limit in words.
         hook: Function that the child process calls before the command.
-        disk: KiB of a small file system for the run. None for the ordinary file system. -1 for a new run and -2 for a
-            continued run on a read-only file system.
+        disk: Size in KiB of a small file system for the run. None means the ordinary file system. -1 means a new run on
+            a read-only file system, and -2 a continued run on it.
         gone: True if the run folder disappears, so that the run cannot continue.
     """
 
@@ -76,7 +76,7 @@ def _limits(rng: random.Random) -> list[Limit]:
         limits.append(Limit("few files", f"{files} open files", functools.partial(_set, resource.RLIMIT_NOFILE, files)))
     for mib in (16, 256, 1024, 2048):
         size = present + mib * 2**20
-        limits.append(Limit("little memory", f"{mib} MiB more", functools.partial(_set, resource.RLIMIT_AS, size)))
+        limits.append(Limit("little memory", f"{mib} MiB free", functools.partial(_set, resource.RLIMIT_AS, size)))
     limits += [
         Limit("stdout", "a pipe that is closed", _closed_pipe),
         Limit("stdout", "not open", functools.partial(_closed, 1)),
@@ -113,7 +113,7 @@ def _one(limit: Limit, parent: Path, whole: Path) -> Task:
                 yield Job(command(*_TRAIN, "--epochs=5"), parent)
                 argv = (*_RESUME, "--epochs=10")
             if not (mounted and _mount(parent, "remount,ro")):
-                return []  # only a read-only mount stops root, and only root may mount
+                return []  # only root may mount
         ending = yield Job(command(*argv, hook=hook), parent)
         if mounted:
             _mount(parent, "remount,rw,size=64m")
@@ -149,7 +149,7 @@ def _judged(limit: Limit, ending: Ending, run: Path, whole: Path) -> tuple[str, 
         return "failed", False
     said = [line for line in ending.err.splitlines() if line.startswith("jaxgd")]
     if limit.target == "stdout" and not said and ending.err:
-        return "silent about the closed pipe", False  # as most programs are when `head` closes their output
+        return "no clear line about stdout", False  # as for most programs when `head` closes their output
     return ("one clear line", False) if len(said) == 1 else (f"{len(said)} lines of an error", True)
 
 
@@ -169,7 +169,7 @@ def _full(number: int) -> None:
 
 def _closed(number: int) -> None:
     os.close(number)
-    setattr(sys, _STREAMS[number], None)  # as Python does when it starts with a closed stream
+    setattr(sys, _STREAMS[number], None)  # Python also sets None when it starts with a closed stream
 
 
 def _redirect(number: int, file: int) -> None:
@@ -179,12 +179,12 @@ def _redirect(number: int, file: int) -> None:
 
 
 def _at_epoch(epoch: int, act: Callable[[], None]) -> None:
-    """Call `act` just before the metrics of this epoch are written. Another program could act at this moment too."""
+    """Call `act` just before the metrics of this epoch are written."""
     seen = 0
 
     def hook(event: str, args: tuple[object, ...]) -> None:
         nonlocal seen
-        # `jaxgd.files.append` opens the file by os.open, whose event has flags and no mode.
+        # `jaxgd.files.append` calls os.open. The arguments of its audit event are the path, None and the flags.
         if event == "open" and isinstance(args[2], int) and args[2] & os.O_APPEND and "metrics.jsonl" in str(args[0]):
             seen += 1
             if seen == epoch + 1:

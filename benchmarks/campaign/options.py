@@ -1,4 +1,4 @@
-"""The options of all commands: values to try, most of them bad, and the values that the help text allows."""
+"""The options of all commands: values to try, most of them bad, and the values that the command may accept."""
 
 import math
 import os
@@ -82,7 +82,7 @@ _SIZES = (
 _STARTS = ("1", "1 2", "1 2 3", "nan 1", "inf 1", "1e308 1e308", "1e200 1", "-1.2 1", *NUMBERS)
 _NUMBER = Option(NUMBERS, _number(0))
 _DATA = Option((*WORDS, *PATHS), _one_of("digits"))
-# Digits come with the package, so they need no folder for data, and any name of a folder is allowed.
+# The data set digits needs no folder, so any name is allowed.
 _DATA_DIR = Option(PATHS, _YES)
 _CONVENTIONS = {"labels_from": Option(NUMBERS, lambda text: False), "transpose": FLAG, "no_transpose": FLAG}
 _RUN = Option(PATHS, lambda text: Path(text).name == "run")
@@ -154,7 +154,7 @@ POSITIONAL = {
     "evaluate": ["run_dir"], "predict": ["run_dir", "images"], "report": ["run_dir"], "minimize": ["cost"],
     "check": ["cases"],
 }  # fmt: skip
-# Good arguments, which keep the run of a command short. A value from OPTIONS replaces the good one of the same option.
+# Good arguments that keep a command short. A value from OPTIONS replaces the good value of its option.
 GOOD = {
     "train": {"epochs": "1", "run_dir": "new"},
     "sweep": {"epochs": "1", "folder": "new"},
@@ -169,7 +169,7 @@ GOOD = {
 SURROUNDINGS: dict[str, Callable[[], None]] = {
     "": lambda: None,
     "stdout in ASCII": lambda: setattr(sys, "stdout", os.fdopen(1, "w", encoding="ascii", closefd=False)),
-    "no such device": lambda: configure("jax_platforms", "nope"),
+    "unknown platform": lambda: configure("jax_platforms", "nope"),
     "no GPU": lambda: configure("jax_platforms", "cuda"),
     "no home": lambda: os.environ.update(HOME=""),
     "data folder in a file": lambda: os.environ.update(JAXGD_DATA_DIR="/etc/passwd/x"),

@@ -15,7 +15,7 @@ from benchmarks.campaign.attack import Attack, Options
 from benchmarks.campaign.play import Try, isolated
 
 _MOST = 2**30
-# Limit on the address space in bytes: more than jaxgd may use, but small enough to leave memory to other programs.
+# Limit on the address space in bytes, above the memory that jaxgd may use.
 _MEMORY = 8 * 2**30
 # Bytes that claim huge sizes, offsets and counts.
 _EXTREMES = (b"\xff" * 4, b"\x7f" + b"\xff" * 3, b"\0" * 4, b"\x80\0\0\0", b"\xff\xff")
@@ -35,7 +35,7 @@ def attacks(options: Options) -> Iterator[Attack]:
 
 @functools.cache
 def formats() -> dict[str, bytes]:
-    """Return a picture of a bar in every format that this Pillow writes, in the first mode that the format takes."""
+    """Return a picture of a bar in every format that the installed Pillow can write."""
     from PIL import Image
 
     Image.init()
@@ -47,7 +47,7 @@ def formats() -> dict[str, bytes]:
             stream = io.BytesIO()
             try:
                 picture.convert(mode).save(stream, name)
-            except Exception:  # encoders raise many types of errors if they cannot write a mode or a size
+            except Exception:  # An encoder may raise any type for a mode or size that it cannot write.
                 continue
             found[name] = stream.getvalue()
             break

@@ -49,7 +49,7 @@ class Try(NamedTuple):
 
     Attributes:
         target: Target of the attack.
-        about: The attack in words, for an attack that cannot report itself because it hung or ended the child.
+        about: The attack in words, for the report if it hangs or ends the child.
         make: Function that makes the attack.
     """
 
@@ -67,7 +67,8 @@ def isolated(attacks: Sequence[Try], folder: Path, options: Options, limit: floa
 def _one_after_the_other(attacks: Sequence[Try], folder: Path, limit: float) -> Task:
     """Make attacks one after the other in a child.
 
-    An attack that lasts longer than the limit, or that ends the child, has succeeded. A new child makes the rest.
+    An attack that lasts longer than the limit, or that ends the child, has succeeded. A new child makes the remaining
+    attacks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     journal = folder / "attacks.jsonl"

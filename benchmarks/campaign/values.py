@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class OwnError(Exception):
-    """An exception of the caller's own function, which may reach the caller."""
+    """An exception that the user's function raises. It may reach the caller of jaxgd."""
 
 
 class _RaisingArray:
@@ -24,7 +24,7 @@ def _raising(*_: object, **__: object) -> NoReturn:
 
 
 class Traced(NamedTuple):
-    """A bad value that reaches the call as a tracer, because the call runs inside jit."""
+    """A bad value that is passed as a tracer: the call runs inside jit."""
 
     value: object
 
@@ -35,7 +35,7 @@ def square(v: "Array", *_: object) -> "Array":
 
 @functools.cache
 def values() -> dict[str, Callable[[], object]]:
-    """Return functions that make bad values, by name. No array is made before such a function is called."""
+    """Return a function for each bad value, by name. The function makes the value."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -63,7 +63,7 @@ def values() -> dict[str, Callable[[], object]]:
         "an array that raises": _RaisingArray, "a function that raises": lambda: _raising,
         "a generator": lambda: (i for i in range(3)), "a range": lambda: range(3),
         "a shape": lambda: jax.eval_shape(lambda: jnp.ones(whole)), "a path that is missing": lambda: "missing/x",
-        "a null byte": lambda: "a\0b", "half a character": lambda: "\udcff", "a long text": lambda: "x" * 5000,
+        "a null byte": lambda: "a\0b", "half of a surrogate pair": lambda: "\udcff", "a long text": lambda: "x" * 5000,
         "a nested list": lambda: [[1.0], [2.0, 3.0]], "an iterator that ends": lambda: iter(()),
         "traced NaN": lambda: Traced(jnp.nan), "traced -1": lambda: Traced(-1.0), "traced 2": lambda: Traced(2),
         "traced 6 × 4": lambda: Traced(jnp.ones(whole)), "traced labels": lambda: Traced(jnp.arange(6) % 9),
@@ -169,7 +169,7 @@ def _layer(**new: Any) -> dict[str, object]:
     return {"network": (network[0]._replace(**new), network[1])}
 
 
-# Parts of arguments, each with a function that returns the arguments with a bad value for this part.
+# Parts of arguments. Each has a function that puts a bad value into this part and returns the changed arguments.
 PARTS: dict[str, dict[str, Callable[[object], dict[str, object]]]] = {
     "init_network": {"sizes[1]": lambda bad: {"sizes": (4, bad, 2)}},
     "minimize": {

@@ -73,7 +73,7 @@ ARRAYS = (
     Case("diff", lambda x: jnp.diff(x) ** 2, normal((6,))),
     Case("gradient", lambda x: jnp.gradient(jnp.sin(x)), normal((6,))),
     Case("trapezoid", lambda y, x: jnp.trapezoid(y, x), normal((6,), (6,))),
-    Case("take, some twice", lambda x: jnp.take(x, jnp.array([0, 2, 2, 4])) ** 2, normal((5,))),
+    Case("take, one index twice", lambda x: jnp.take(x, jnp.array([0, 2, 2, 4])) ** 2, normal((5,))),
     Case("gather of rows", lambda x, i: jnp.sin(x[i]), together(normal((5, 2)), whole([3, 0, 3]))),
     Case("dynamic slice", lambda x, i: lax.dynamic_slice(x**2, (i,), (3,)), together(normal((6,)), whole(2))),
     Case("scatter add", lambda x, y: (x**2).at[jnp.array([0, 2, 0])].add(jnp.exp(y)), normal((5,), (3,))),

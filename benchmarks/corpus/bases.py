@@ -1,4 +1,4 @@
-"""Functions with right derivatives, and the kinds of wrong derivatives that the corpus gives to each function."""
+"""Functions with right derivatives, and the kinds of mistakes that the corpus makes in each derivative."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from .networks import attention, draw_network, layer_norm, network_cost, rnn
 def saturated(*sizes: int) -> Draw:
     """Draw a saturated network: its outputs are almost 1, and the targets are 0.
 
-    The cost is about 1, and the gradient is about 1e-6, or about 1e-8 in the first layer.
+    The cost is about 1. The gradient is about 1e-6; in the first layer, it is about 1e-8.
     """
     plain = draw_network(*sizes)
 

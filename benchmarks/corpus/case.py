@@ -20,7 +20,7 @@ class Case:
     Attributes:
         name: Name in results and tests, unique in its table.
         f: The function.
-        draw: A function of a random generator and a dtype that returns the arguments at a point.
+        draw: Function that takes a random generator and a dtype, and returns the arguments at a point.
         expected: The allowed verdicts: RIGHT, IS_WRONG, CANNOT_TELL.
         cause: The cause that the report of an undecided check must name; empty if any cause is allowed.
         argnums: Position or positions of the arguments to check; None for the checker's default.
@@ -28,7 +28,7 @@ class Case:
         vjp: A claimed reverse mode, like `jax.vjp`; None for autodiff's.
         jvp: A claimed forward mode, like `jax.jvp`; None for autodiff's.
         options: Further keyword arguments of the checker, such as order, rtol or has_aux.
-        settings: JAX's settings for the draw and the check: names of its context managers, and their values.
+        settings: JAX's settings for the draw and the check: names of JAX's context managers, and their values.
         kind: The kind of a wrong derivative; empty if the case has no kind.
     """
 
@@ -77,5 +77,5 @@ def wrong(name: str, f: Callable[..., object], draw: Draw, **more: Unpack[More])
 
 
 def undecided(name: str, f: Callable[..., object], draw: Draw, cause: str = "kink", **more: Unpack[More]) -> Case:
-    """Return a case in which a checker must answer "cannot tell" and name this cause (any cause if empty)."""
+    """Return a case in which a checker must answer "cannot tell" and name this cause, or any cause if empty."""
     return Case(name, f, draw, (CANNOT_TELL,), cause, **more)

@@ -61,7 +61,7 @@ def poisson_gradient(e: Array) -> Array:
 
 
 def drag(a: Array, temperature: Array) -> Array:
-    """Return a cost that depends on a leaf of size 2e4 and on a leaf of size 1."""
+    """Return a cost of a leaf of size 2e4 and a leaf of size 1."""
     return jnp.sum(jnp.exp(-temperature) / (1 + a / 2e4)) + square(temperature)
 
 
@@ -85,7 +85,7 @@ def spectrum(x: Array) -> Array:
 
 
 def spectrum_gradient(halved: bool) -> Callable[[Array], Array]:
-    """Return the gradient as a function. Its irfft counts the inner frequencies twice unless they are halved."""
+    """Return a function that returns the gradient. It is right if the inner frequencies are halved before irfft."""
 
     def gradient(x: Array) -> Array:
         y = jnp.fft.rfft(x)
@@ -98,7 +98,7 @@ def spectrum_gradient(halved: bool) -> Callable[[Array], Array]:
 
 
 def fft_along(*axes: int) -> Callable[..., tuple[Array, Array]]:
-    """Return a forward mode of the Fourier transform along axis 0 that transforms the tangents along these axes."""
+    """Return a forward mode of the Fourier transform along axis 0. It transforms the tangents along these axes."""
     return lambda primals, tangents: (jnp.fft.fft(primals[0], axis=0), jnp.fft.fftn(tangents[0], axes=axes))
 
 
@@ -150,7 +150,7 @@ def draw_large_network(rng: np.random.Generator, dtype: DTypeLike) -> Args:
 
 
 def one_of_a_million(layers: Layers, x: Array, y: Array) -> Layers:
-    """Return the gradient with one of the 320,000 elements of a leaf doubled."""
+    """Return the gradient with one element doubled, in a leaf of 320,000 elements."""
     g = grad(large_network)(layers, x, y)
     return [g[0], (g[1][0].at[123, 45].multiply(2), g[1][1]), *g[2:]]
 
@@ -160,7 +160,7 @@ def norm(x: Array, scale: Array) -> Array:
 
 
 def transformer(p: Tree, x: Array) -> Array:
-    """Return the mean square of the results of one block of a transformer."""
+    """Return the mean square of a transformer block's results."""
     h = norm(x, p["s1"])
     q, k, v = (jnp.einsum("td,dhe->hte", h, p[name]) for name in "qkv")
     a = jnp.einsum("hte,hse->hts", q, k) / np.sqrt(q.shape[-1])
@@ -205,13 +205,13 @@ CLAIMS = (
           vjp=lambda x, y: (x * y, lambda w: (w * y, w * x * 3))),
     wrong("forward mode without the first argument", product, fixed(A, A + 1),
           jvp=lambda p, t: (p[0] * p[1], p[0] * t[1])),
-    wrong("reverse mode with another value", product, fixed(A, A + 1),
+    wrong("reverse mode, value + 1", product, fixed(A, A + 1),
           vjp=functools.partial(jax.vjp, lambda x, y: x * y + 1)),
     wrong("forward mode with a tangent of another shape", product, fixed(A, A + 1),
           jvp=lambda p, t: (p[0] * p[1], t[0][0])),
     wrong("a leaf of 1e-30, gradient × 1.01", waves, tree(lambda a, c: {"a": a, "c": c}, fixed(A * 1e-30, A)),
           gradient=waves_gradient),
-    wrong("an element of 1e-6 × 1.5, in a leaf with 1e6", square, fixed([1e-6, 1.0, 1e6]),
+    wrong("gradient × 1.5 at an element of 1e-6, next to 1e6", square, fixed([1e-6, 1.0, 1e6]),
           gradient=lambda x: jnp.array([3, 2, 2], x.dtype) * x),
     undecided("a gradient at a kink", jnp.abs, fixed(0.0), gradient=jnp.sign),
     wrong("one element at a kink, another element × 2", lambda x: jnp.sum(nn.relu(x)), fixed([0.0, 1.0, -1.0]),
@@ -233,7 +233,7 @@ CLAIMS = (
     wrong("2% off, 1% allowed", square, fixed(A), gradient=times_gradient(square, 1.02), options={"rtol": 1e-2}),
     wrong("0.5% off, 0.1% allowed", square, fixed(A), gradient=times_gradient(square, 1.005), options={"rtol": 1e-3}),
     # Claims for longer functions.
-    wrong("adjoint method, twice as large", poisson, fixed(np.linspace(0.1, 1, 6)), gradient=poisson_gradient),
+    wrong("adjoint method, gradient × 2", poisson, fixed(np.linspace(0.1, 1, 6)), gradient=poisson_gradient),
     Case("leaves of 2e4 and 1", drag, fixed([2e4, 1.5e4, 3e4], [1.0, 0.5, 2.0])),
     wrong("leaves of 2e4 and 1, one element × 1.05", drag, fixed([2e4, 1.5e4, 3e4], [1.0, 0.5, 2.0]),
           gradient=drag_gradient),

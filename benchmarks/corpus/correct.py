@@ -1,7 +1,6 @@
 """Functions with right derivatives, at smooth points.
 
-A checker must not report any of them as wrong, and should
-report each as right.
+A checker must not report any of them as wrong, and should report each as right.
 """
 
 from collections.abc import Callable
@@ -24,7 +23,7 @@ def mixed_sizes(tree: dict[str, Array]) -> Array:
     return jnp.sum(jnp.sin(1e6 * tree["small"])) + jnp.sum(jnp.log(tree["large"]))
 
 
-# Functions that are defined once for all scales, so that each is compiled once.
+# Functions for all scales. Each is one object, so that JAX compiles it once.
 FUNCTIONS_AT_SCALES = (
     ("sum of logs", lambda x: jnp.sum(jnp.log(x))),
     ("sum of squares", lambda x: jnp.sum(x**2)),

@@ -1,6 +1,7 @@
-"""Random points at which functions are checked. All functions except `array` return draw(rng, dtype) -> arguments.
+"""Random points at which functions are checked. NumPy draws them.
 
-NumPy draws the points. A point is therefore the same in every dtype, up to rounding, and drawing compiles nothing.
+All functions except `array` return a function draw(rng, dtype) that returns the arguments. A point is the same in every
+dtype, up to rounding, and drawing compiles nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ def arrays(sample: Callable[[np.random.Generator, Shape], Numbers], *shapes: Sha
 
 
 def together(*draws: Draw) -> Draw:
-    """Draw the arguments of all draws, in their order."""
+    """Draw the arguments of several draws, one draw after the other."""
     return lambda rng, dtype: tuple(x for draw in draws for x in draw(rng, dtype))
 
 
@@ -87,7 +88,7 @@ def away(*shapes: Shape, least: float = 0.2, most: float = 2.0) -> Draw:
 
 
 def pieces(*intervals: tuple[float, float], shape: Shape = (6,)) -> Draw:
-    """Draw element i from interval i, and repeat the intervals, for piecewise functions."""
+    """Draw element i from interval i, for piecewise functions. After the last interval, start again with the first."""
 
     def draw(rng: np.random.Generator, dtype: DTypeLike) -> Args:
         n = int(np.prod(shape))
@@ -123,7 +124,7 @@ def apart(n: int = 5) -> Draw:
 
 
 def matrix(n: int = 3) -> Draw:
-    """Draw a random square matrix with a large diagonal, and almost always with a condition number below 20."""
+    """Draw a square matrix with a large diagonal. Its condition number is almost always below 20."""
     return arrays(lambda rng, s: rng.normal(size=s) + 4 * np.diag(rng.choice([-1.0, 1.0], n)), (n, n))
 
 

@@ -36,12 +36,12 @@ norm_by_convention = with_jvp(safe_norm, safe_norm_tangent)
 
 
 def distances(length: Callable[[Array], Array]) -> Callable[..., Array]:
-    """Return a function of atoms: the sum of the distances of all ordered pairs, also of each atom from itself."""
+    """Return a function of atoms that sums the distances of all ordered pairs, also of each atom from itself."""
     return lambda x: jnp.sum(vmap(vmap(length))(x[:, None] - x[None, :]))
 
 
 def through_eigenvectors(eigh: Callable[[Array], tuple[Array, Array]]) -> Callable[..., Array]:
-    """Return a function: a weighted sum of exp a, by eigenvectors. It is smooth even where eigenvalues are equal."""
+    """Return a function that sums the elements of exp a with weights. It is smooth even where eigenvalues are equal."""
 
     def f(a: Array) -> Array:
         w, v = eigh(a)
@@ -51,7 +51,7 @@ def through_eigenvectors(eigh: Callable[[Array], tuple[Array, Array]]) -> Callab
 
 
 def masked_tangent(a: Array, da: Array) -> tuple[Array, Array]:
-    """Return tangents of eigenvalues and eigenvectors, without the eigenvectors' terms for gaps below 1e-8."""
+    """Return tangents of eigenvalues and eigenvectors. Omit the eigenvectors' terms for gaps below 1e-8."""
     w, v = eigh(a)
     gap = w[None, :] - w[:, None]
     near = jnp.abs(gap) < 1e-8
@@ -65,7 +65,7 @@ WINDOWS = lax.ScatterDimensionNumbers((1,), (), (0,))
 
 
 def largest_scattered(*places: int) -> Callable[..., Array]:
-    """Return a function that scatters maxima to these indices, clipped to the array's bounds, and sums with weights."""
+    """Return a function that scatters maxima to these indices, clipped to the array, and returns a weighted sum."""
 
     def f(t: Array) -> Array:
         x, at = jnp.array([1, 3, 4], t.dtype), jnp.array(places, jnp.int32)[:, None]
@@ -92,7 +92,7 @@ def saddle(p: Array) -> Array:
 
 
 def kinked_softplus(positive: Callable[[Array], Array]) -> Callable[..., Array]:
-    """Return Σ log(1 + eˣ) as the sum of two functions with a kink at 0."""
+    """Return Σ log(1 + eˣ). The sum is smooth, but both of its terms have a kink at 0."""
     return lambda x: jnp.sum(positive(x) + jnp.log1p(jnp.exp(-jnp.abs(x))))
 
 
@@ -123,13 +123,13 @@ EDGES = (
     Case("|x|^1.5 at 0", power_of_modulus(1.5), AT_0, NOT_WRONG),
     Case("|x|^2 at 0", power_of_modulus(2.0), AT_0),
     Case("|x|^2.5 at 0", power_of_modulus(2.5), AT_0),
-    undecided("|x|^½ at 0 only", power_of_modulus(0.5), fixed(0.0), STEEP),
+    undecided("|x|^½ of a scalar at 0", power_of_modulus(0.5), fixed(0.0), STEEP),
     undecided("root of a norm at 0", power_of_norm(0.5), ZEROS, STEEP),
-    # The gradient is 0. Autodiff returns NaN.
+    # The gradient is 0, but autodiff returns NaN.
     Case("norm^1.5 at 0", power_of_norm(1.5), ZEROS, NOT_RIGHT),
     wrong("norm² at 0", power_of_norm(2.0), fixed([0.0, 0.0])),
     undecided("norm at 0", norm, ZEROS),
-    undecided("1-norm with a 0", lambda x: norm(x, 1), AT_0),
+    undecided("1-norm, one element at 0", lambda x: norm(x, 1), AT_0),
     undecided("1-norm at 0", lambda x: norm(x, 1), ZEROS),
     undecided("largest modulus at 0", lambda x: norm(x, jnp.inf), ZEROS),
     undecided("3-norm at 0", lambda x: norm(x, 3), ZEROS),
@@ -138,43 +138,44 @@ EDGES = (
     # Forward mode is NaN along y too, because it multiplies the NaN slope of the norm by a tangent of 0.
     Case("norm at 0 plus a smooth leaf", lambda x, y: norm(x) + jnp.sum(jnp.sin(y)), fixed(np.zeros(3), V), NOT_RIGHT),
     undecided("norm at 0, gradient 0 by convention", norm_by_convention, ZEROS),
-    Case("norm by convention, away from 0", norm_by_convention, fixed([1.0, -2.0, 0.5])),
+    Case("norm with gradient 0 at 0, away from 0", norm_by_convention, fixed([1.0, -2.0, 0.5])),
     # At x = 0, f is 0 for every a, so NaN is wrong as the derivative for a. In x, f has a kink.
-    Case("norm of a·0", lambda a, x: norm(a * x), fixed(1.3, [0.0, 0.0]), NOT_RIGHT),
+    Case("norm of a·x at x = 0", lambda a, x: norm(a * x), fixed(1.3, [0.0, 0.0]), NOT_RIGHT),
     wrong("distances, also of atoms from themselves", distances(norm), ATOMS),
-    Case("distances, with a norm by convention", distances(norm_by_convention), ATOMS),
-    undecided("sum of moduli, one 0", lambda z: jnp.sum(jnp.abs(z)), fixed([0j, 1 + 1j])),
+    Case("distances, norm with gradient 0 at 0", distances(norm_by_convention), ATOMS),
+    undecided("sum of moduli, one element at 0", lambda z: jnp.sum(jnp.abs(z)), fixed([0j, 1 + 1j])),
     undecided("square root at 0", jnp.sqrt, fixed([0.0, 2.0]), "edge of the domain"),
     Case("arccos at 1", jnp.arccos, fixed(1.0), (CANNOT_TELL,)),
     Case("x log x at 0", lambda x: jnp.sum(special.xlogy(x, x)), fixed([0.0, 0.5]), (CANNOT_TELL,)),
-    Case("0^1.5, by the exponent too", lambda x, p: x**p, fixed(0.0, 1.5), (CANNOT_TELL,)),
+    Case("x^p at x = 0, p = 1.5", lambda x, p: x**p, fixed(0.0, 1.5), (CANNOT_TELL,)),
     Case("arctan2 at 0", jnp.arctan2, fixed(0.0, 0.0), (CANNOT_TELL,)),
     undecided("log of −1", jnp.log, fixed([-1.0, 2.0]), "not finite here"),
     undecided("1/0", lambda x: 1 / x, fixed([0.0, 2.0]), "not finite here"),
-    # Infinite and NaN gradients, at points where f jumps and where f is smooth. Similar cases with finite gradients.
-    undecided("NaN at a jump", with_vjp(jnp.floor, not_a_number), fixed([2.0]), "jump"),
-    undecided("infinite at a jump", with_vjp(jnp.floor, infinite), fixed([2.0]), "jump"),
-    undecided("xy/r² at 0, jumps across the axes only", saddle, fixed([0.0, 0.0]), "jump"),
+    # Infinite and NaN gradients where f jumps and where f is smooth, and similar cases with finite gradients.
+    undecided("NaN gradient at a jump", with_vjp(jnp.floor, not_a_number), fixed([2.0]), "jump"),
+    undecided("infinite gradient at a jump", with_vjp(jnp.floor, infinite), fixed([2.0]), "jump"),
+    undecided("xy/r² at 0, a jump except along the axes", saddle, fixed([0.0, 0.0]), "jump"),
     undecided("eigenvectors, two eigenvalues equal", lambda a: jnp.linalg.eigh(a)[1] ** 2, TWICE, cause=""),
     undecided("eigenvectors of a matrix of rank 1", lambda x: jnp.linalg.eigh(x[:, None] * x[None, :])[1] @ x,
               fixed([1.0, 2.0, 3.0]), cause=""),
     undecided("singular vectors, all singular values equal", lambda a: jnp.linalg.svd(a)[0] ** 2, fixed(2 * np.eye(3)),
               cause=""),
     undecided("masked eigenvectors, two eigenvalues equal", lambda a: masked_eigh(a)[1] ** 2, TWICE, cause=""),
-    wrong("NaN where f is smooth", with_vjp(jnp.sin, not_a_number), fixed(V)),
-    wrong("infinite where f is smooth", with_vjp(jnp.sin, infinite), fixed(V)),
+    wrong("NaN gradient where f is smooth", with_vjp(jnp.sin, not_a_number), fixed(V)),
+    wrong("infinite gradient where f is smooth", with_vjp(jnp.sin, infinite), fixed(V)),
     wrong("NaN from the branch not taken", lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0)), fixed(V)),
-    wrong("NaN from the branch not taken, one number", lambda x: jnp.where(x > 0, jnp.sqrt(x), 0), fixed(-1.0)),
-    Case("root of a safe branch", lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)), fixed(V)),
-    Case("root of relu, not active", lambda x: jnp.sqrt(nn.relu(x)), fixed(-10.0), NOT_RIGHT),
-    Case("logsumexp over a mask, the other element 100 larger", lambda x: special.logsumexp(
+    wrong("NaN from the branch not taken, scalar", lambda x: jnp.where(x > 0, jnp.sqrt(x), 0), fixed(-1.0)),
+    Case("NaN avoided in the branch not taken", lambda x: jnp.sum(
+        jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)), fixed(V)),
+    Case("root of relu at −10", lambda x: jnp.sqrt(nn.relu(x)), fixed(-10.0), NOT_RIGHT),
+    Case("logsumexp, excluded element 100 larger", lambda x: special.logsumexp(
         x, where=jnp.array([True, False])), fixed([0.0, 100.0])),
     Case("logsumexp with a weight of 0", lambda x: special.logsumexp(jnp.zeros(3, x.dtype), b=x),
          fixed([2.0, 0.0, 5.0]), NOT_RIGHT),
     wrong("exp of a matrix by eigenvectors, two eigenvalues equal", through_eigenvectors(eigh), TWICE),
-    wrong("exp of a matrix by masked eigenvectors", through_eigenvectors(masked_eigh), TWICE),
-    # The derivative is NaN if the two equal eigenvalues are equal after rounding too. Otherwise it is right.
-    Case("eigenvector of the eigenvalue that is alone", lambda a: jnp.linalg.eigh(a)[1][:, 2] ** 2
+    wrong("exp of a matrix by masked eigenvectors, two eigenvalues equal", through_eigenvectors(masked_eigh), TWICE),
+    # Two eigenvalues are equal. If they stay equal after rounding, the derivative is NaN; otherwise it is right.
+    Case("eigenvector of a simple eigenvalue, the others equal", lambda a: jnp.linalg.eigh(a)[1][:, 2] ** 2
          * jnp.arange(1, 4, dtype=a.dtype), fixed([[2.0, 1.0, 1.0], [1.0, 2.0, 1.0], [1.0, 1.0, 2.0]]),
          (RIGHT, IS_WRONG)),
     Case("exp of a matrix by eigenvectors", through_eigenvectors(eigh),
@@ -186,27 +187,27 @@ EDGES = (
     wrong("Cholesky's upper factor, unsymmetrized", lambda a: jnp.sum(linalg.cholesky(a, lower=False)), PAIR),
     wrong("Cholesky's lower factor, unsymmetrized", lambda a: jnp.sum(linalg.cholesky(a, lower=True)), PAIR),
     Case("Cholesky's factor by jnp.linalg.cholesky", lambda a: jnp.sum(jnp.linalg.cholesky(a)), PAIR),
-    Case("solve for a positive matrix", lambda a: linalg.solve(a, jnp.array([1, 2], a.dtype), assume_a="pos"), PAIR,
-         (RIGHT, IS_WRONG)),
+    Case("solve for a positive definite matrix", lambda a: linalg.solve(a, jnp.array([1, 2], a.dtype), assume_a="pos"),
+         PAIR, (RIGHT, IS_WRONG)),
     # Repeated indices, and indices outside the array.
-    wrong("scatter of maxima, places clipped", largest_scattered(-3, 8), fixed(0.03125)),
+    wrong("scatter of maxima, indices clipped", largest_scattered(-3, 8), fixed(0.03125)),
     Case("scatter of maxima", largest_scattered(0, 2), fixed(0.03125)),
     undecided("scatter of maxima, a tie", largest_scattered(0, 2), fixed(0.0)),
     Case("scatter of products, windows overlap", overlapping, fixed(np.arange(1.0, 7.0).reshape(3, 2) / 3), NOT_RIGHT),
-    Case("additions at repeated places", lambda x, u: jnp.sum(jnp.sin(x.at[REPEATED].add(u))),
+    Case("additions at repeated indices", lambda x, u: jnp.sum(jnp.sin(x.at[REPEATED].add(u))),
          fixed(np.arange(5.0), [0.5, 1.0, 2.0])),
-    Case("assignments at repeated places", lambda x, u: jnp.sum(jnp.sin(x.at[REPEATED].set(u))),
+    Case("assignments at repeated indices", lambda x, u: jnp.sum(jnp.sin(x.at[REPEATED].set(u))),
          fixed(np.arange(5.0), [0.5, 1.0, 2.0]), NOT_WRONG),
     undecided("max of three, a tie", jnp.max, fixed([1.0, 3.0, 3.0])),
     # Saturation, cancellation and special functions.
     undecided("log softmax at −60", lambda z: -nn.log_softmax(z)[0], fixed([60.0, 0.0, 0.0]), "noise above the signal"),
     undecided("a sum equal to 1", lambda x: jnp.sum(nn.softmax(x)), fixed(V), "noise above the signal"),
-    # The slope of abs at 0 depends on the version of JAX. With 0, the derivative is right by chance; with 1, it is not.
+    # The slope of abs at 0 depends on the version of JAX. The derivative is right for a slope of 0, and wrong for 1.
     Case("softplus by maximum and abs at 0", kinked_softplus(lambda x: jnp.maximum(x, 0)), fixed([0.0, 1.0]),
          (RIGHT, IS_WRONG)),
     wrong("softplus by relu and abs at 0", kinked_softplus(nn.relu), fixed([0.0, 1.0])),
     wrong("digamma at −16.5", lax.digamma, fixed([-16.5])),
-    Case("gammainc by both arguments", special.gammainc, fixed(2.3, 1.7)),
-    Case("hyp1f1 at one point", special.hyp1f1, fixed(1.5, 2.5, 0.7)),
-    Case("betainc by its last argument", special.betainc, fixed(1.5, 2.5, 0.7), argnums=2),
+    Case("gammainc in both arguments", special.gammainc, fixed(2.3, 1.7)),
+    Case("hyp1f1 at (1.5, 2.5, 0.7)", special.hyp1f1, fixed(1.5, 2.5, 0.7)),
+    Case("betainc in its last argument", special.betainc, fixed(1.5, 2.5, 0.7), argnums=2),
 )  # fmt: skip

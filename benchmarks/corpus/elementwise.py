@@ -1,8 +1,8 @@
 """Functions of jax.nn, jax.numpy, jax.lax and jax.scipy.special, most of them elementwise, at smooth points.
 
 A row holds the name, the function, the draw and scales. The function is checked at the drawn point, and at the point
-times each scale. At these scales the function is smooth, and its values and slopes are finite. A few functions are
-hard to check at these scales: at x = 1e-6, a step of the size of x changes cos x by only 1e-12.
+times each scale. The function is smooth there, with finite values and slopes. A few checks are hard: at x = 1e-6, a
+step of the size of x changes cos x by only 1e-12.
 """
 
 from collections.abc import Callable
@@ -88,7 +88,7 @@ ONE_ARGUMENT: tuple[Row, ...] = (
     ("rsqrt", lax.rsqrt, _positive, BOTH),
     ("sin", jnp.sin, _wide, BOTH),
     ("sinc", jnp.sinc, _signed, BOTH),
-    ("sinc, 0 among others", jnp.sinc, fixed([0.0, 0.3, -1.4, 2.2]), ()),
+    ("sinc, one element at 0", jnp.sinc, fixed([0.0, 0.3, -1.4, 2.2]), ()),
     ("sinh", jnp.sinh, _wide, TINY),
     ("sqrt", jnp.sqrt, _positive, BOTH),
     ("square", jnp.square, _signed, BOTH),
@@ -97,7 +97,7 @@ ONE_ARGUMENT: tuple[Row, ...] = (
     ("unwrap", jnp.unwrap, uniform(0.2, 0.8), ()),
 )
 
-# Functions that are constant, or have the slope 1, between jumps. The points are away from the jumps.
+# Functions with jumps. Between jumps, they have the slope 0 or 1. The points are away from the jumps.
 STAIRS: tuple[Row, ...] = (
     ("ceil", jnp.ceil, fractions(), ()),
     ("floor", jnp.floor, fractions(), ()),

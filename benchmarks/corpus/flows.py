@@ -53,7 +53,7 @@ def looped(x: Array) -> Array:
 
 
 def logistic_map(x: Array) -> Array:
-    """Return x after twelve updates x ← 3.7 x (1 − x), which move nearby points far apart."""
+    """Return x after twelve updates x ← 3.7 x (1 − x). The updates move nearby points far apart."""
     return fori_loop(0, 12, lambda _, x: 3.7 * x * (1 - x), x)
 
 
@@ -62,7 +62,7 @@ def hessian_product(x: Array, u: Array) -> Array:
     return jvp(grad(lambda x: jnp.sum(jnp.sin(x)) + jnp.sum(x) ** 3), (x,), (u,))[1]
 
 
-# Right rules that are written by hand.
+# Hand-written rules with right derivatives.
 
 
 @jax.custom_jvp
@@ -104,7 +104,7 @@ class Tree(TypedDict):
 
 
 def of_trees(tree: Tree, pair: Pair) -> object:
-    """Return a tree, from arguments that are trees."""
+    """Return a tree. The arguments are trees too."""
     return {"sum": tree["a"] + pair.left, "rest": (jnp.exp(tree["b"][0]), pair.right * jnp.sum(tree["a"]))}
 
 
@@ -114,7 +114,7 @@ def with_whole_numbers(tree: dict[str, Array]) -> Array:
 
 
 def with_argmax(x: Array) -> dict[str, Array]:
-    """Return the index of the largest element, a whole number, and the square of this element."""
+    """Return the square of the largest element, and its index, which is a whole number."""
     return {"place": jnp.argmax(x), "value": jnp.max(x) ** 2}
 
 

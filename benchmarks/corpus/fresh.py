@@ -1,4 +1,4 @@
-"""Functions with right or wrong derivatives that influenced no decision about the checker.
+"""Functions with right or wrong derivatives. They influenced no decision about the checker.
 
 The author of these cases had not read the checker. Difference quotients in float64 confirm each case.
 """

@@ -24,7 +24,7 @@ stop = lax.stop_gradient
 
 
 def as_if(f: Callable[..., R], other: Callable[..., object], *places: int) -> Callable[..., R]:
-    """Return f with the cotangents of another function for the arguments at these positions, by default for all."""
+    """Return f, with the cotangents of another function for the arguments at `places`. By default, replace all."""
 
     def backward(*args: object) -> tuple[Array, ...]:
         found, mistaken = pulled(f, args[:-1], args[-1]), pulled(other, args[:-1], args[-1])
@@ -98,7 +98,7 @@ def recurrence(a: Array, b: Array) -> Array:
 
 
 def recurrence_late(a: Array, b: Array, g: Array) -> Pair:
-    """Return cotangents with the state after each step in place of the state before it."""
+    """Return cotangents. They use the state after each step in place of the state before the step."""
     h = recurrence(a, b)
     later = jnp.concatenate([a[1:], jnp.zeros_like(a[:1])])
     adjoint = lax.scan(lambda s, ag: (ag[0] * s + ag[1],) * 2, jnp.zeros_like(g[0]), (later, g), reverse=True)[1]
@@ -141,7 +141,7 @@ framed = with_vjp(
 
 
 def feedback_once(b: Array, a: Array, x: Array, g: Array) -> tuple[Array, ...]:
-    """Return cotangents. Those of the feedback coefficients `a` lack the recursion."""
+    """Return the cotangents of the filter. The derivative in the feedback coefficients `a` lacks the recursion."""
     y = science.biquad(b, a, x)
     late = jnp.stack([jnp.pad(y, (k, 0))[: y.size] for k in (1, 2)])
     found = pulled(science.biquad, (b, a, x), g)
@@ -161,7 +161,7 @@ def kalman_fixed(log_q: Array, log_r: Array, y: Array) -> Array:
 
 
 def smooth(mode: str) -> Callable[..., Array]:
-    """Return the moving mean of five elements, padded at both ends in this mode."""
+    """Return a function that takes the moving mean of five elements. The mode says how it pads both ends."""
     return lambda x: jnp.convolve(jnp.pad(x, 2, mode=mode), jnp.full(5, 0.2, x.dtype), "valid")
 
 
@@ -177,7 +177,7 @@ def lyapunov_half(a: Array, q: Array, g: Array) -> Pair:
 
 
 def untransposed(a: Array, b: Array) -> Array:
-    """Return a⁻¹b, with a solver for the transpose that solves with a itself."""
+    """Return a⁻¹b. The rule for the transpose wrongly solves with a itself."""
     return linear_solve(lambda x: a @ x, b, lambda _, b: solve(a, b), lambda _, b: solve(a, b))
 
 
@@ -185,7 +185,7 @@ def untransposed(a: Array, b: Array) -> Array:
 
 
 def mixture_prior(g: Array, logits: Array, mean: Array, log_scale: Array, x: Array) -> Array:
-    """Return the means' cotangents for a cotangent of 1. Prior weights take the place of posterior weights."""
+    """Return the means' cotangents with prior weights in place of posterior weights, for a cotangent of 1."""
     return jnp.mean(nn.softmax(logits) * (x[:, None] - mean) * jnp.exp(-2 * log_scale), 0)
 
 
@@ -225,14 +225,14 @@ def equilibrium_untransposed(w: Array, x: Array, g: Array) -> Pair:
 
 
 def ode_late(a: Array, x: Array, g: Array) -> Pair:
-    """Return the cotangents of Euler's steps from the state after each step, in place of the state before it."""
+    """Return the cotangents of Euler's steps, with the state after each step in place of the state before the step."""
     states = lax.scan(lambda x, _: (x + 0.1 * a @ x,) * 2, x, None, 10)[1]
     g, da = lax.scan(lambda g, x: (g + 0.1 * a.T @ g, 0.1 * jnp.outer(g, x)), g, states, reverse=True)
     return jnp.sum(da, 0), g
 
 
 def eigenvector_by_largest(a: Array, g: Array) -> tuple[Array]:
-    """Return the eigenvalue's gradient by an eigenvector whose largest absolute value is 1."""
+    """Return the eigenvalue's gradient, with an eigenvector of largest absolute value 1 in place of norm 1."""
     x = eigh(a)[1][:, -1]
     return (g * jnp.outer(x, x) / jnp.max(jnp.abs(x)) ** 2,)
 
@@ -266,7 +266,7 @@ def layer_norm(x: Array, gain: Array) -> Array:
 
 
 def table_left(table: Array, x: Array) -> Array:
-    """Interpolate linearly between the entries of a table, with a gradient for the left entries only."""
+    """Interpolate linearly in a table. Only the left one of two entries gets a gradient."""
     i = jnp.floor(x).astype(jnp.int32)
     return (1 - (x - i)) * table[i] + (x - i) * stop(table)[i + 1]
 

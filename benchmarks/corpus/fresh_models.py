@@ -60,7 +60,7 @@ def gaussian_loss(mean: Array, log_variance: Array, y: Array) -> Array:
 
 
 def forward_algorithm(start: Array, move: Array, emit: Array) -> Array:
-    """Return a hidden Markov model's log likelihood, from logits of start and moves, and log emission densities."""
+    """Return a hidden Markov model's log likelihood. `start` and `move` are logits; `emit` holds log densities."""
     a = nn.log_softmax(move)
 
     def step(alpha: Array, e: Array) -> tuple[Array, None]:
@@ -142,19 +142,19 @@ def rotary_attention(q: Array, k: Array, v: Array) -> Array:
 
 
 def biased_attention(q: Array, k: Array, v: Array, slope: Array) -> Array:
-    """Return attention with a penalty that is linear in the distance of the positions."""
+    """Return attention with a penalty proportional to the distance of the positions."""
     distance = jnp.abs(jnp.arange(len(q))[:, None] - jnp.arange(len(k))[None]).astype(q.dtype)
     return nn.softmax(q @ k.T / np.sqrt(q.shape[-1]) - slope * distance) @ v
 
 
 def grouped_attention(q: Array, k: Array, v: Array) -> Array:
-    """Return attention of queries (heads, n, d) with fewer heads of keys and values."""
+    """Return attention of queries (heads, n, d). The keys and values have fewer heads."""
     k, v = (jnp.repeat(x, len(q) // len(x), axis=0) for x in (k, v))
     return nn.softmax(jnp.einsum("hqd,hkd->hqk", q, k) / np.sqrt(q.shape[-1])) @ v
 
 
 def linear_attention(q: Array, k: Array, v: Array) -> Array:
-    """Return causal attention with the features elu + 1, in linear time."""
+    """Return causal linear attention with the features elu + 1."""
     q, k = nn.elu(q) + 1, nn.elu(k) + 1
     total = jnp.cumsum(k[:, :, None] * v[:, None, :], 0)
     return jnp.einsum("nd,nde->ne", q, total) / jnp.sum(q * jnp.cumsum(k, 0), -1, keepdims=True)

@@ -1,6 +1,6 @@
 """A hundred functions with right derivatives, for a test of the finished checker.
 
-These functions influenced no choice in the checker.
+They influenced no decision about the checker.
 """
 
 import functools

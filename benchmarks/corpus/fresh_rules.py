@@ -77,7 +77,7 @@ def many_blocks(p: Blocks, x: Array) -> Array:
     return x
 
 
-# Right rules that are written by hand.
+# Hand-written rules with right derivatives.
 
 
 def flash_backward(q: Array, k: Array, v: Array, g: Array) -> tuple[Array, Array, Array]:
@@ -118,7 +118,7 @@ def reversible(f: Array, g: Array, x: Array) -> Array:
 
 
 def reversible_backward(f: Array, g: Array, x: Array, ct: Array) -> tuple[Array, Array, Array]:
-    """Return the cotangents from the results only. The intermediate values are recomputed from the results."""
+    """Return the cotangents. The intermediate values are recomputed from the results."""
     a, b = jnp.split(reversible(f, g, x), 2)
     da, db = jnp.split(ct, 2)
     dg = db * (1 - jnp.tanh(g @ a) ** 2)
@@ -172,7 +172,7 @@ robust.defvjp(
 
 
 def solved(a: Array, b: Array) -> Array:
-    """Return a⁻¹b for a matrix that is not symmetric, with a solver for its transpose."""
+    """Return a⁻¹b. The matrix a is not symmetric, so its transpose has its own solver."""
     return typed.linear_solve(lambda x: a @ x, b, lambda _, b: solve(a, b), lambda _, b: solve(a.T, b))
 
 
@@ -182,7 +182,7 @@ def conjugate_gradients(a: Array, b: Array) -> Array:
 
 
 def spline(y: Array) -> Array:
-    """Return a quadratic form of the second derivatives of y's natural cubic spline, by a tridiagonal system."""
+    """Return a quadratic form of the second derivatives of the natural cubic spline through y."""
     n = y.size - 2
     one = jnp.ones(n, y.dtype)
     low, up = one.at[0].set(0), one.at[-1].set(0)
@@ -197,7 +197,7 @@ def fourier_filter(x: Array) -> Array:
 
 
 def envelope(x: Array) -> Array:
-    """Return the modulus of the analytic signal. For an even size, the Nyquist frequency counts twice."""
+    """Return the modulus of the analytic signal. It counts the Nyquist frequency of an even size twice."""
     half = jnp.arange(x.size) < x.size // 2 + 1
     return jnp.abs(jnp.fft.ifft(jnp.where(half, 2, 0).at[0].set(1) * jnp.fft.fft(x)))
 
@@ -250,7 +250,7 @@ def fraction(x: Array) -> Array:
 
 
 def decayed(x: Array) -> Array:
-    """Return x after a while loop with a fixed number of steps, which has a forward mode only."""
+    """Return x after a while loop with a fixed number of steps. JAX has only a forward mode for it."""
     return lax.while_loop(lambda s: s[0] < 7, lambda s: (s[0] + 1, s[1] * jnp.exp(-0.1 * s[1])), (0, x))[1]
 
 
@@ -262,7 +262,7 @@ def branches(x: Array) -> Array:
 
 
 def mixed_loss(p: dict[str, Array]) -> Array:
-    """Return a loss of leaves in three dtypes, computed in the widest."""
+    """Return a loss of leaves in three dtypes. It is computed in the widest dtype."""
     wide = tree_map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), p)
     return jnp.sum(jnp.tanh(wide["w"] @ wide["x"]) * wide["b"])
 

@@ -104,7 +104,7 @@ def bilinear(image: Array, y: Array, x: Array) -> Array:
 
 
 def biquad(b: Array, a: Array, x: Array) -> Array:
-    """Return x after a recursive filter: y = b₀x + b₁x₋₁ + b₂x₋₂ − a₁y₋₁ − a₂y₋₂."""
+    """Return x filtered recursively: y = b₀x + b₁x₋₁ + b₂x₋₂ − a₁y₋₁ − a₂y₋₂."""
 
     def step(s: Pair, x: Array) -> tuple[Pair, Array]:
         y = b[0] * x + s[0]
@@ -178,7 +178,7 @@ def substitution(low: Array, b: Array) -> Array:
 
 
 def lyapunov(a: Array, q: Array) -> Array:
-    """Return the x with a x + x aᵀ = q."""
+    """Return the solution x of a x + x aᵀ = q."""
     one = jnp.eye(len(a), dtype=a.dtype)
     return solve(jnp.kron(a, one) + jnp.kron(one, a), q.reshape(-1)).reshape(q.shape)
 
@@ -215,7 +215,7 @@ def mixture(logits: Array, mean: Array, log_scale: Array, x: Array) -> Array:
 
 
 def proportional_hazards(w: Array, x: Array, event: Array) -> Array:
-    """Return Cox's negative log partial likelihood per row. The rows are in order of decreasing time."""
+    """Return Cox's negative log partial likelihood per row, for rows in order of decreasing time."""
     z = x @ w
     return -jnp.sum(event * (z - lax.cumlogsumexp(z))) / len(z)
 
