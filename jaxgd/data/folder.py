@@ -26,24 +26,22 @@ def load_idx(
 
     The folder must hold `train-images*` and `train-labels*`, and `test-images*` and `test-labels*` (or `t10k-` instead
     of `test-`). It may hold `validation-images*` and `validation-labels*` (or `val-`). Without these files, the last
-    training examples in file order become the validation split. All images must have the same size. Capital letters,
-    `_` instead of `-`, and one prefix for all names, such as `emnist-letters-`, make no difference. If the folder has
-    no such file, the files are read from its subfolder `raw`, or from `raw` in any subfolder, where torchvision puts
-    them.
+    training examples in file order become the validation split. All images must have the same size. The names may have
+    capital letters, `_` instead of `-`, and a common prefix such as `emnist-letters-`. If the folder has no file with
+    one of these names, the files are read from torchvision's folder: `raw` in this folder, or `raw` in a subfolder.
 
     EMNIST's files have transposed images, and its letters have the labels 1 to 26. Pass `labels_from=1, transpose=True`
     to read the letters. If the name of a folder or file contains EMNIST, `transpose` is required, and `labels_from` too
-    if no label is 0. For other files, `load_idx` warns if no label is 0 and `labels_from` is not given. Unless
-    `transpose=False`, it also warns if the images that it returns look like transposed digits. Only `labels_from` and
+    if no label is 0. For other files, `load_idx` warns if no label is 0 and `labels_from` is not given. It also warns
+    if the returned images look like transposed digits, except with `transpose=False`. Only `labels_from` and
     `transpose` change the labels or the images.
 
     Args:
         folder: Path of the folder. `~` stands for the home folder.
         classes: Number of classes; every label must be smaller. By default the largest label plus one.
         validation: Number of training examples to set aside for validation, at least 1 and fewer than all. By default
-            one sixth (at least 1), which is the book's 10,000 of 60,000. Leave it out if the folder has validation
-            files.
-        labels_from: Label of the first class in the files, 0 to 255. The data set has labels from 0. By default 0.
+            one sixth, but at least 1. Leave it out if the folder has validation files.
+        labels_from: Label of the first class in the files, 0 to 255; by default 0. The loaded labels start at 0.
         transpose: True to exchange the rows and columns of each image; False if the images are upright. By default the
             images stay as they are, and are checked.
 
@@ -51,11 +49,11 @@ def load_idx(
         The data set, named after the folder, or after the prefix of its files.
 
     Raises:
-        DataError: If a file is missing, damaged or present twice (an identical gzipped copy is allowed), if the files
-            do not fit together, if a label is below `labels_from` or too large for `classes`, if there is only one
-            training example and no validation file, or if a name contains EMNIST and a required argument is missing.
-        RangeError: If `validation`, `classes` or `labels_from` is out of range, `validation` is given next to
-            validation files, or no folder can have this path.
+        DataError: If a file is missing, damaged or present twice. An identical gzipped copy is allowed. Also if the
+            files do not fit together, or a label is below `labels_from` or too large for `classes`. Also if there is
+            only one training example and no validation file, or an argument that EMNIST requires is missing.
+        RangeError: If `validation`, `classes` or `labels_from` is out of range, if `validation` is given although
+            there are validation files, or if no folder can have this path.
         DtypeError: If an argument has the wrong type.
 
     Source: Nielsen, chapter 1, for the split; Cohen, Afshar, Tapson and van Schaik, arXiv:1702.05373, for EMNIST.
@@ -104,14 +102,14 @@ def _read(paths: list[Path]) -> UInt8[np.ndarray, "*shape"]:
     array = read_idx(paths[0])
     if len(paths) > 1 and not np.array_equal(array, read_idx(paths[1])):
         raise DataError(
-            f"load_idx: {paths[0].parent}: expected the same array in {paths[0].name} and {paths[1].name}, got two.\n"
-            "Keep one of them in this folder and move the other away."
+            f"load_idx: {paths[0].parent}: expected the same array in {paths[0].name} and {paths[1].name}, "
+            "got two arrays.\nKeep one of them in this folder and move the other away."
         )
     return array
 
 
 def split_last(who: str, train: Part, last: int | None, folder: Path) -> tuple[Part, Part]:
-    """Split off the last examples without a copy; by default one sixth of all examples, at least one."""
+    """Split off the last examples without a copy: by default one sixth, but at least one."""
     n = len(train.labels)
     if n < 2:
         raise DataError(

@@ -14,7 +14,7 @@ from jaxgd.files import read_head
 
 _HEAD = 2**16  # bytes of a CSV file that are read to describe it
 _ENDINGS = (".pkl", ".pickle", ".pkl.gz", ".csv", ".csv.gz", ".npz")
-_LABELS = ("label", "labels", "class", "target", "y")  # names that the column of labels may have
+_LABELS = ("label", "labels", "class", "target", "y")  # possible names of the column of labels
 
 
 def is_foreign(path: Path) -> bool:
@@ -29,8 +29,8 @@ def is_foreign(path: Path) -> bool:
 def conversion(paths: Iterable[Path]) -> str:
     """Return advice for the alphabetically first foreign file. Without a foreign file, the advice is empty.
 
-    The advice is two lines of Python that write IDX files, or a sentence about a file that they could not convert. The
-    first line ends with a semicolon, so that both lines also run if they are joined into one.
+    The advice is two lines of Python that write IDX files, or a sentence that says why the file is unsuitable. The
+    first line ends with a semicolon, so that the lines also run if they are joined into one.
     """
     path = min(filter(is_foreign, paths), default=None)
     if path is None:
@@ -40,9 +40,10 @@ def conversion(paths: Iterable[Path]) -> str:
 
 
 def _lines(path: Path, modules: str, images: str, labels: str, loop: str) -> str:
-    """Return the two lines of Python after a line that introduces them.
+    """Return two lines of Python, with an introduction.
 
-    `images` and `labels` are expressions for the split s, which `loop` sets.
+    `images` and `labels` are Python expressions that may contain s, the name of a split. `loop` is the for clause that
+    sets s.
     """
     name = re.sub("[-_]?(train|test)", "", path.name.split(".")[0]) or "data"
     folder = str(path.parent / f"{name}-idx")
@@ -91,7 +92,7 @@ def _of_npz(path: Path) -> str:
 
 
 def _of_csv(path: Path) -> str:
-    """Return the lines for a CSV file with one image per row, and for the matching file of the other split."""
+    """Return the lines for a CSV file with one image per row, and for a matching file of the other split."""
     try:
         head = read_head(path, _HEAD)
         head = zlib.decompressobj(wbits=31).decompress(head, _HEAD) if is_gzip(head) else head

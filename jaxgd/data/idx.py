@@ -23,15 +23,15 @@ _OTHER_TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0
 _TYPES = {_UNSIGNED_BYTE, *_OTHER_TYPES}
 _MOST_DIMENSIONS = 64  # NumPy's limit
 _GZIP = b"\x1f\x8b"
-# Beginnings of other files, with their kind and the remedy.
+# The first bytes of other kinds of file, with the kind and the remedy.
 _OTHERS = {
     _GZIP: ("a file that was gzipped twice", "Unpack it once."),
     b"PK\x03\x04": ("a ZIP archive", "Unpack it."),
     b"<": ("a web page", "Download the file itself."),
     b"version https://git-lfs": ("a pointer of Git LFS", "Run git lfs pull in its repository."),
 }
-_LIMIT = 2**32  # bytes: a larger gzipped file is refused, and an unpacked one of this size or more
-_HEAD = 2**16  # bytes of a file that `is_idx` reads; a gzip header can hold a long name
+_LIMIT = 2**32  # bytes: gzipped files above this size, and unpacked data of at least this size, are refused
+_HEAD = 2**16  # bytes that `is_idx` reads, because a gzip header can hold a long name
 
 
 def read_idx(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "*shape"]:
@@ -48,7 +48,7 @@ def read_idx(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "*shape"]:
 
     Raises:
         DataError: If the file cannot be read, is damaged, truncated or too long, or holds another type of value. Also
-            if it has more than 4 GiB gzipped, or 4 GiB or more unpacked. Pipes and devices cannot be read.
+            if it has 4 GiB or more unpacked, or more than 4 GiB gzipped. Pipes and devices cannot be read.
         DtypeError: If the path is not a str or a Path.
         RangeError: If no file can have this path.
 
@@ -117,10 +117,9 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def is_idx(path: str | os.PathLike[str]) -> bool:
-    """Return True if the file starts like an IDX file, gzipped or not, and False if it starts otherwise.
+    """Return True if the file starts like an IDX file, gzipped or not.
 
-    The name of the file does not matter. For a file that cannot be read, return False. The function that reads the file
-    next reports the reason.
+    The name of the file does not matter. Return False for a file that cannot be read.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -134,7 +133,7 @@ def is_idx(path: str | os.PathLike[str]) -> bool:
             head = zlib.decompressobj(wbits=31).decompress(head, 4)
     except (OSError, zlib.error):
         return False
-    # A TGA picture may start with the bytes 00 00, a code in _OTHER_TYPES, and 00. So require a dimension there.
+    # A TGA picture may start with 00 00, a code in _OTHER_TYPES, and 00. So require a dimension after such a code.
     return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in _TYPES and (head[2] == _UNSIGNED_BYTE or head[3] > 0)
 
 
@@ -149,15 +148,14 @@ def parse_idx(content: bytes, path: str | os.PathLike[str]) -> UInt8[np.ndarray,
     try:
         shape = _shape(unpack(content, 4 + 4 * _MOST_DIMENSIONS), path)
         start, payload = 4 + 4 * len(shape), math.prod(shape)
-        # Unpack at most one byte more than declared. The extra byte detects trailing data, and a false header cannot
-        # make this function allocate more than the file really holds.
+        # Unpack at most one byte more than declared. The extra byte detects trailing data.
         data = unpack(content, min(start + payload + 1, _LIMIT))
     except (EOFError, zlib.error) as error:
         raise _damaged(path, "a complete gzip file", f"a damaged one ({error})") from error
     size = len(data) - start
     if len(data) == _LIMIT:
         raise _damaged(
-            path, f"fewer than {_LIMIT:,} bytes", f"the shape {shape} with as many or more", "Split the array."
+            path, f"fewer than {_LIMIT:,} bytes", f"at least as many for the shape {shape}", "Split the array."
         )
     if size < payload:
         raise _damaged(path, f"{payload} bytes for the shape {shape} of its header", f"{size} bytes: it is truncated")
@@ -165,7 +163,7 @@ def parse_idx(content: bytes, path: str | os.PathLike[str]) -> UInt8[np.ndarray,
         raise _damaged(path, f"{payload} bytes for the shape {shape} of its header", "more: trailing bytes follow")
     try:
         array = np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-    except ValueError as error:  # an empty array whose non-zero dimensions overflow when multiplied
+    except ValueError as error:  # an empty array: the product of its non-zero dimensions overflows
         raise _damaged(path, "a shape that an array can have", f"{shape}") from error
     array.flags.writeable = False
     return array
@@ -196,13 +194,12 @@ def _first_bytes(content: bytes, most: int) -> bytes:
 def _gunzip(content: bytes, most: int) -> bytearray:
     """Unpack all members of a gzip file, up to `most` bytes in total.
 
-    If the unpacked data are longer than `most`, the rest is dropped. The checksum of a member that is cut off, and
-    those of the members after it, are not verified.
+    Further data are dropped, and their checksums are not verified.
     """
     data, rest = bytearray(), memoryview(content)
     while rest and len(data) < most:
         member, size = zlib.decompressobj(wbits=31), 2**10
-        # zlib copies the rest of a piece at the end of a member. Short first pieces keep the total time linear.
+        # At the end of a member, zlib copies the rest of the piece. Short first pieces keep the total time linear.
         while rest and not member.eof and len(data) < most:
             piece = rest[:size]
             data += member.decompress(piece, most - len(data))

@@ -60,7 +60,7 @@ def find_layout(who: str, folder: Path) -> Layout:
         if parsed := _parsed(name):
             prefix, split, kind = parsed
             sets.setdefault(prefix, {}).setdefault((split, kind), []).append(name)
-    # If some files have no prefix, ignore files with one, such as emnist-letters-train-images.
+    # If some files have no prefix, ignore files with a prefix, such as emnist-letters-train-images.
     if "" not in sets and len(sets) > 1:
         raise DataError(
             f"{who}: {folder}: expected the files of one data set, got {len(sets)}: {', '.join(sorted(sets))}.\n"
@@ -96,7 +96,7 @@ def _parsed(name: str) -> tuple[str, str, str] | None:
 def _only(who: str, folder: Path, names: list[str], split: str, kind: str, matches: list[str]) -> list[Path]:
     """Return the path of the only match, or both paths if the second name is the first with .gz added.
 
-    Otherwise, raise DataError.
+    Raise DataError in all other cases.
     """
     if len(matches) == 1 or (len(matches) == 2 and matches[1] == f"{matches[0]}.gz"):
         return [folder / name for name in matches]

@@ -47,20 +47,22 @@ def load_dataset(
     """Load a data set by its name, such as 'digits' or 'mnist', or from a folder of IDX files.
 
     The package includes 'digits', 1,797 images of 8×8 pixels. 'mnist', 'fashion_mnist' and 'kmnist' have 70,000 images
-    of 28×28 pixels each. Their split is the book's, in file order: the first 50,000 training examples for training, the
-    last 10,000 for validation, and 10,000 test examples.
+    of 28×28 pixels each, 60,000 for training and 10,000 for tests. As in the book, the last 10,000 training examples in
+    file order become the validation split.
 
-    The four IDX files of each of these three sets come from the first place in this list that has them:
+    'mnist', 'fashion_mnist' and 'kmnist' have four IDX files each. They come from the first place in this list that has
+    them:
 
-    1. `<data_dir>/<name>/`, torchvision's `<data_dir>/MNIST/raw/` (or `FashionMNIST`, `KMNIST`), `data_dir` itself or
-       `<data_dir>/downloads/manual/`, under their usual names (`train-images-idx3-ubyte.gz` and so on), gzipped or not.
-       A folder is skipped if the checksum of a file shows that it belongs to another of these sets.
+    1. One of the folders `<data_dir>/<name>/`, `<data_dir>/MNIST/raw/` of torchvision (or `FashionMNIST`, `KMNIST`),
+       `data_dir` and `<data_dir>/downloads/manual/`. The files have their usual names, such as
+       `train-images-idx3-ubyte.gz`, and are gzipped or not. A folder is skipped if a checksum shows that one of its
+       files belongs to another data set.
     2. `<data_dir>/downloads/`, where tensorflow-datasets stores its downloads.
     3. The network: tensorflow-datasets downloads the files into `<data_dir>/downloads/`.
 
-    Each gzipped file must have the SHA-256 of the original, and so must each unpacked file of MNIST. No checksums are
-    published for unpacked files of the other two sets, so only their shapes are checked. These unpacked files must be
-    in `<data_dir>/<name>/` or in torchvision's folder, because all three sets have files of the same names and shapes.
+    Gzipped files, and the unpacked files of MNIST, must have the SHA-256 of the original. No checksums are published
+    for the unpacked files of Fashion-MNIST and KMNIST, so only their shapes are checked. They must be in
+    `<data_dir>/<name>/` or in torchvision's folder, because all three sets have files of the same names and shapes.
 
     Args:
         name: Name of the data set, or the path of a folder for `load_idx`: a Path, an existing folder, or a text with a
@@ -126,9 +128,9 @@ def load_dataset(
 
 
 def _local(name: str, source: Source, data_dir: Path) -> tuple[dict[Path, bytes] | None, list[str]]:
-    """Return the contents of the set's files in the first usable folder, or None, and remarks on the skipped folders.
+    """Return the contents of the files in the first usable folder, or None, and remarks on the skipped folders.
 
-    Folders without any of the files get no remark.
+    A folder without any of the files gets no remark.
     """
     remarks = []
     for folder in _folders(name, source, data_dir):
@@ -147,10 +149,10 @@ def _local(name: str, source: Source, data_dir: Path) -> tuple[dict[Path, bytes]
             file.unpacked_sha256 is None and not is_gzip(content)
             for file, content in zip(source.files, contents.values(), strict=True)
         ):
-            # The sets with a source have files of the same names and shapes. Without a checksum, only the name of the
+            # All sets with a source have files of the same names and shapes. Without a checksum, only the name of the
             # folder identifies the set.
             remarks.append(
-                f"{folder} was skipped: its unpacked files may belong to any set. Move them to a folder {name}."
+                f"{folder} was skipped: its unpacked files may belong to any set. Move them to a folder named {name}."
             )
             continue
         return contents, remarks
@@ -167,7 +169,7 @@ def _folders(name: str, source: Source, data_dir: Path) -> list[Path]:
 
 
 def is_folder(name: str | os.PathLike[str]) -> bool:
-    """Return True if `name` is a path, and False if it is the name of a data set or an unknown name.
+    """Return True if `name` is a path, and False if it can only be the name of a data set.
 
     >>> is_folder("mnist"), is_folder("./mnist")
     (False, True)
@@ -179,7 +181,7 @@ def is_folder(name: str | os.PathLike[str]) -> bool:
 
 
 def find_files(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """Return the folder that seems to have the files of this data set; None if there is none.
+    """Return the folder that seems to have the files of this data set, or None.
 
     The files are not read. Gzipped files are recognized by their names and sizes. Unpacked files are recognized by
     their names and, except for MNIST, the name of their folder. Downloads of tensorflow-datasets are recognized by
@@ -217,7 +219,7 @@ def _find(folder: Path, gz_name: str) -> Path | None:
 
 
 def _check(name: str, source: Source, contents: dict[Path, bytes]) -> str | None:
-    """Return the name of another data set that a file belongs to by its checksum, or None.
+    """Return the name of another data set if a file has a checksum of this set, otherwise None.
 
     Raise DataError for any other wrong checksum. An unpacked file whose checksum is not published passes.
     """

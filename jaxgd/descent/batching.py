@@ -18,13 +18,13 @@ from jaxgd.descent.record import Buffers, written
 from jaxgd.mesh import control
 from jaxgd.typed import V, custom_vmap, tree_map, vmap
 
-# For each argument, a tree like it, with True for each array that is batched and False for the others.
+# For each argument, a tree of the same structure, with True for batched arrays and False for other arrays.
 Flags = list[Any]
 
 
 @custom_vmap
 def any_element(x: Array) -> Array:
-    """Return True if x is true for any batch element: one value for the whole batch."""
+    """Return one value for the whole batch: True if x is true for any element."""
     return x
 
 
@@ -36,7 +36,7 @@ def _any_element(axis_size: int, in_batched: Flags, x: Array) -> tuple[Array, bo
 
 @custom_vmap
 def no_element(x: Array) -> Array:
-    """Return True if x is false for every batch element. Without vmap, return True: the test of ∇C covers x."""
+    """Return True if x is false for every batch element. Without vmap, return True: the loop's test of ∇C suffices."""
     return jnp.array(True)
 
 
@@ -77,7 +77,7 @@ def _select_alive(axis_size: int, in_batched: Flags, alive: Array, new: V, old: 
 
 @custom_vmap
 def count_alive(alive: Array, count: Array) -> Array:
-    """Add 1 to the count of each element that is alive. Without vmap, return `count`: the loop has its own counter."""
+    """Add 1 to the count of each element that is alive. Without vmap, return `count` unchanged."""
     return count
 
 
@@ -88,7 +88,7 @@ def _count_alive(axis_size: int, in_batched: Flags, alive: Array, count: Array) 
 
 @custom_vmap
 def count_after(passed: Array, count: Array, before: Array) -> Array:
-    """Return each batch element's count after the loop. Without vmap, it is `before` plus the `passed` updates."""
+    """Return each batch element's count after the loop. Without vmap, return `before` + `passed`."""
     return before + passed
 
 
@@ -99,7 +99,7 @@ def _count_after(axis_size: int, in_batched: Flags, passed: Array, count: Array,
 
 @custom_vmap
 def updates_made(count: Array, own: Array) -> Array:
-    """Return each batch element's own number of updates. Without vmap, it is the loop's count."""
+    """Return each batch element's own number of updates. Without vmap, return the loop's count."""
     return count
 
 
@@ -110,16 +110,16 @@ def _updates_made(axis_size: int, in_batched: Flags, count: Array, own: Array) -
 
 @custom_vmap
 def any_due(i: Array, own: Array, every: Array, even: Array) -> Array:
-    """Return True if the present update is due to be recorded in any batch element, even in one that has ended.
+    """Return True if this update is to be recorded in any batch element, including elements that have ended.
 
-    `own` is the number of this update, counted separately in each element. If `even` is True, it is i in all elements.
+    `own` is the number of this update in each element. If `even` is True, this number is i in all elements.
     """
     return i % every == 0
 
 
 @any_due.def_vmap
 def _any_due(axis_size: int, in_batched: Flags, i: Array, own: Array, every: Array, even: Array) -> tuple[Array, bool]:
-    # Use one number for all elements if possible: computing own % every can take as long as the updates themselves.
+    # Use i for all elements if possible: computing own % every can take as long as the updates themselves.
     return control.cond(even, lambda: i % every == 0, lambda: any_element(jnp.any(own % every == 0))), False
 
 
@@ -127,7 +127,7 @@ def _any_due(axis_size: int, in_batched: Flags, i: Array, own: Array, every: Arr
 def write_row(
     buffers: Buffers, i: Array, own: Array, every: Array, alive: Array, even: Array, entry: Buffers
 ) -> Buffers:
-    """Write the entry of an update to its row of the buffers, or to the last row if the update is not recorded."""
+    """Write the entry of an update to its row of the buffers. An update that is not recorded goes to the last row."""
     return written(buffers, _row(len(buffers.table) - 1, i, every), entry)
 
 

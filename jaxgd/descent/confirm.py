@@ -17,18 +17,17 @@ from jaxgd.pytree import axpy, dot, norm, select, size
 from jaxgd.rules.bounds import masked
 from jaxgd.typed import Generic, Real, Tree, V, eval_shape, finfo, grad, map_rows, tree_leaves, tree_map, vjp
 
-# Conjugate gradients stop when the residual is at most this fraction of ‖∇C‖. In a search that begins with the fixed
-# vector, it is the limit of the residual itself.
+# Conjugate gradients stop when ‖r‖ is at most this. The first r is ∇C/‖∇C‖ or the fixed vector.
 _RESIDUAL = 1e-3
-# The first search makes at most max(_PRODUCTS, a quarter of the evaluations) Hessian-vector products, or _ALL for
-# ∇C = 0. The second search makes at most _PRODUCTS. Neither makes more than 2 per variable.
+# Largest number of Hessian-vector products. The first search makes at most max(_PRODUCTS, evaluations / 4), or _ALL if
+# ∇C = 0. The second search makes at most _PRODUCTS. Neither search makes more than 2 per variable.
 _PRODUCTS, _ALL = 20, 200
 
 
 class _Solving(NamedTuple, Generic[V]):
     """The state of conjugate gradients on H/unit.
 
-    Their first residual r₀ is ∇C/‖∇C‖ or a fixed vector, so C may have any scale. ‖d‖² and r₀ᵀd follow from
+    The first residual r₀ is ∇C/‖∇C‖ or a fixed vector, so C may have any scale. ‖d‖² and r₀ᵀd follow from
     recurrences, so the solution d itself is not needed.
     """
 
@@ -51,12 +50,12 @@ class Prediction(NamedTuple):
     """The distance to the minimum and the decrease of C that Newton's equation H d = ∇C predicts.
 
     Attributes:
-        distance: ‖d‖, plus an estimate of the part that the residual adds.
-        decrease: The decrease of C, ½ ∇Cᵀd, plus such an estimate.
-        definite: True if H has positive curvature along all directions of the first search. With ∇C = 0, this search
+        distance: ‖d‖, plus an estimate of the error from the residual.
+        decrease: The decrease of C, ½ ∇Cᵀd, plus an estimate of its error.
+        definite: True if H has positive curvature along all directions of the first search. If ∇C = 0, this search
             must also have converged.
-        indefinite: True if a direction of the first search has negative curvature, or its first direction has no
-            positive curvature.
+        indefinite: True if a direction of the first search has negative curvature, or if its first direction has zero
+            curvature.
         saddle: True if H has negative curvature beyond rounding along a direction of the second search.
     """
 
@@ -70,10 +69,12 @@ class Prediction(NamedTuple):
 def tolerances(rtol: Real, v: Tree, cost: Array, scales: tuple[Array, Array] | None) -> tuple[Array, Array]:
     """Return the largest distance and the largest decrease that count as near, for a gradient tolerance rtol.
 
-    They are rtol^⅔ · max(‖v‖, min(1, ‖v₀‖)) and max(rtol^⅔ · min(1, C₀), rtol · |C|), with `scales` = (‖v₀‖, C₀) and
-    C₀ = max(|C(v₀)|, |C(v₁)|). An rtol below eps counts as eps. For the default rtol of eps^¾, rtol^⅔ is √eps: rounding
-    in C hides smaller distances. The 1 in min(1, …) is an absolute scale, because a minimum with v = 0 and C = 0 has no
-    scale of its own. Without `scales`, only the distance counts, up to rtol^⅔ · max(1, ‖v‖).
+    `scales` is (‖v₀‖, C₀) with C₀ = max(|C(v₀)|, |C(v₁)|). The largest distance is rtol^⅔ · max(‖v‖, min(1, ‖v₀‖)). The
+    largest decrease is max(rtol^⅔ · min(1, C₀), rtol · |C|). The start sets a scale because a minimum with v = 0 and
+    C = 0 has none of its own. Without `scales`, the largest distance is rtol^⅔ · max(1, ‖v‖), and no decrease counts.
+
+    An rtol below eps counts as eps. For the default rtol of eps^¾, rtol^⅔ is √eps: rounding in C hides smaller
+    distances.
     """
     eps = max(float(finfo(x.dtype).eps) for x in tree_leaves(v))
     r = jnp.maximum(jnp.asarray(rtol, cost.dtype), eps)
@@ -96,11 +97,12 @@ def is_near(
 ) -> tuple[Array, Array]:
     """Return two flags: v is near a minimum with a positive Hessian, and v is near any minimum.
 
-    `value` is C(v), rtol the relative tolerance of the gradient, and `spent` the number of evaluations so far. `scales`
-    is as in `tolerances`. If it is None, a small decrease is not enough: derivatives need v close to the minimum. The
-    flags differ only for ∇C = 0. The second flag then also allows directions without curvature after the first, and a
-    search that has not converged. The mask `free` restricts the check to the variables that can move. `gradient` must
-    be 0 for the other variables.
+    `value` is C(v), `rtol` is the relative tolerance of the gradient, and `spent` is the number of evaluations so far.
+    `scales` is as in `tolerances`. If `scales` is None, only the distance counts, because derivatives need v close to
+    the minimum. The mask `free` selects the variables that can move. `gradient` must be 0 for all other variables.
+
+    The flags differ only if ∇C = 0. In this case, the second flag allows zero curvature in any direction of the search
+    except the first, and a search that has not converged.
     """
     limits, length = tolerances(rtol, v, value, scales), norm(gradient).astype(value.dtype)
     way = predict(cost, v, gradient, length, limits, spent, free)
@@ -120,12 +122,11 @@ def predict(
 ) -> Prediction:
     """Solve H d = ∇C by conjugate gradients, with `length` = ‖∇C‖.
 
-    ‖d‖ and ∇Cᵀd grow with each product. The search therefore ends as soon as both are above their limits. It makes at
-    most max(20, a quarter of the evaluations spent) products, and at most two per variable. With ∇C = 0, the right-hand
-    side is a fixed vector, only the signs of the curvatures count, and 200 products are allowed.
+    ‖d‖ and ∇Cᵀd grow with each product of H and a vector, so the search ends as soon as both are above their limits. If
+    ∇C = 0, the right-hand side is a fixed vector, and only the signs of the curvatures count.
 
-    A symmetry of C and of the start can hide directions from ∇C. If ∇C ≠ 0, a second search therefore begins with the
-    fixed vector, and looks for negative curvature with at most 20 products.
+    If C and the start have the same symmetry, ∇C has no component in some directions. If ∇C ≠ 0, a second search
+    therefore begins with the fixed vector, and looks for negative curvature.
     """
     kind = length.dtype
     most = jnp.where(length > 0, jnp.maximum(_PRODUCTS, spent // 4), _ALL)
@@ -184,12 +185,12 @@ def predict(
     fixed = masked(free, _fixed(v, kind))
     unit = tree_map(lambda g: g / jnp.where(length > 0, length, 1).astype(g.dtype), gradient)
     b = masked(free, select(length > 0, unit, fixed))
-    # One search after the other, because a callback in C may not support batches.
+    # Run the searches one by one, because a callback in C may not support batches.
     starts = tree_map(lambda x, y: jnp.stack([x, y]), b, fixed)
     both = map_rows(search, (starts, most, jnp.array([True, False])))
     s, second = tree_map(lambda x: x[0], both), tree_map(lambda x: x[1], both)
-    # The residual r adds at most ‖r‖/λ to the distance, with λ the least eigenvalue of H. The least curvature of a
-    # direction in the search estimates λ.
+    # The residual r adds at most ‖r‖/λ to the distance, where λ is the least eigenvalue of H. The least curvature in
+    # the search is an estimate of λ.
     distance, decrease = predicted(s, s.rr)
     solved = (length > 0) | (s.rr <= _RESIDUAL**2)
     indefinite = s.bent & ((s.products == 1) | (s.least < -4 * eps))

@@ -91,7 +91,7 @@ def test_a_gzipped_and_an_unpacked_file_must_be_equal(tmp_path):
     np.testing.assert_array_equal(load_idx(tmp_path).test.images, images)
     write_idx(tmp_path / "train-images-idx.gz", np.zeros((12, 5, 4), np.uint8))
     with pytest.raises(
-        DataError, match=r"the same array in train-images-idx and train-images-idx.gz, got two.\nKeep one"
+        DataError, match=r"the same array in train-images-idx and train-images-idx.gz, got two arrays.\nKeep one"
     ):
         load_idx(tmp_path)
 

@@ -16,7 +16,8 @@ else:
 
 # The channel is chosen from a small copy with at most about this number of pixels.
 _SMALL = 2**16
-# Of 255. A picture whose color channels differ by less is gray. An alpha channel that varies by less holds no shape.
+# Gray levels. A picture whose color channels differ by less is gray. An alpha channel that varies by less holds no
+# shape.
 _COLORED = 16
 # A color channel replaces gray if its contrast is at least this many times the contrast of gray. Ordinary colored ink
 # on white has a smaller ratio.
@@ -32,9 +33,9 @@ def gray_of(picture: PillowImage) -> Gray:
       Opaque pixels then become black, whatever their color. Otherwise a transparent picture is laid on white.
     - The gray level of Pillow is 0.299 red + 0.587 green + 0.114 blue. The color channel with the strongest ink
       replaces the gray level if its ink is at least twice as strong as in the gray level.
-    - Values of modes F and I are stretched: the smallest becomes 0, the largest 255. But 16-bit values, and values of
-      mode I in a PNG file, are multiplied by 255 / (2ᵇ − 1), where b ≥ 8 is the smallest number of bits that holds all
-      values.
+    - Values of Pillow's modes F and I are stretched: the smallest becomes 0, the largest 255.
+    - 16-bit values, and values of mode I in a PNG file, are not stretched. They are multiplied by 255 / (2ᵇ − 1). Here
+      b ≥ 8 is the smallest number of bits that holds all values.
     """
     if picture.mode.startswith("I") or picture.mode == "F":
         return _of_numbers(picture)
@@ -104,7 +105,7 @@ def _strongest(small: PillowImage) -> str:
 
 
 def _in_strips(picture: PillowImage, channel: str) -> Gray:
-    """Return one channel of the picture; opaque pixels are black in channel A."""
+    """Return one channel of the picture. In channel A, opaque pixels are black."""
     return np.concatenate([_channel(picture.crop(box), channel) for box in _boxes(picture)])
 
 

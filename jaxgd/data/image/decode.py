@@ -16,8 +16,8 @@ from jaxgd.files import as_path, read_file
 _MOST_BYTES = 2**28
 _MOST_PIXELS = 50_000_000
 _LONGEST_SIDE = 65_535
-# Limit on the pixels, and on the bytes, of a picture that Pillow decodes in Python. This takes about 1 µs per pixel or
-# byte instead of 10 ns.
+# Limit on the pixels, and on the bytes, of a picture that Pillow decodes in Python. Python takes about 1 µs per pixel
+# or byte, compiled code about 10 ns.
 _MOST_SLOW = 2_000_000
 # Limit on pixels times scans of a JPEG file. Every scan visits all pixels, and programs write up to 10 scans.
 _MOST_VISITS = 20 * _MOST_PIXELS
@@ -43,10 +43,10 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
         are stretched to the range 0 to 255, except those of PNG images of mode I.
 
     Raises:
-        DataError: If the file cannot be read, is not a picture or is damaged; if it has more than 256 MiB, 50 million
-            pixels or 65,535 pixels per side; if it needs another program, as PostScript does; if Pillow decodes it in
-            Python and it has more than 2 million pixels or bytes; if the product of pixels and scans of a JPEG file is
-            above 10⁹; or if it shows no ink.
+        DataError: If the file cannot be read, is damaged, is not a picture or shows no ink. Also if it needs another
+            program, as PostScript does. Also if it has more than 256 MiB, 50 million pixels or 65,535 pixels per side.
+            In a format that Pillow decodes in Python, the limits are 2 million pixels and 2 million bytes. For a JPEG
+            file, the limit on pixels times scans is 10⁹.
         DtypeError: If the path is not a str or a Path.
         RangeError: If no file can have this path.
         MissingDependencyError: If Pillow is not installed.
@@ -96,7 +96,7 @@ def decode(path: str | os.PathLike[str]) -> Gray:
             with Image.open(io.BytesIO(content)) as picture:
                 _require_readable(picture, content, path)
                 picture.load()
-                _require_readable(picture, content, path)  # the size of the picture inside an icon is known only now
+                _require_readable(picture, content, path)  # only load() finds the size of the picture in an icon
                 ImageOps.exif_transpose(picture, in_place=True)
                 return gray_of(picture)
     except DataError:
@@ -130,8 +130,8 @@ def _require_readable(picture: PillowImage, content: bytes, path: Path) -> None:
     slow = any(tile[0] in Image.DECODERS for tile in getattr(picture, "tile", ()))
     if slow and max(pixels, len(content)) > _MOST_SLOW:
         raise DataError(
-            f"read_picture: {path}: expected at most {_MOST_SLOW:,} pixels and bytes of a {picture.format} file, which "
-            f"is slow to decode, got {size} in {len(content):,} bytes.\nConvert the picture to PNG."
+            f"read_picture: {path}: expected at most {_MOST_SLOW:,} pixels and as many bytes of a {picture.format} "
+            f"file, which is slow to decode, got {size} in {len(content):,} bytes.\nConvert the picture to PNG."
         )
     scans = _scans(content) if picture.format in ("JPEG", "MPO") else 1
     if pixels * scans > _MOST_VISITS:

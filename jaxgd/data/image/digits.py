@@ -10,15 +10,15 @@ from jaxgd.data.image.frame import FAINT, LEAST_CONTRAST, SPECK, border_median
 from jaxgd.data.image.paper import Gray, Picture, reduced, reduction
 from jaxgd.errors import DataError
 
-# A group is a line along the edges if it spans at least _LONG of the height or width, and nearly all of its ink lies in
-# a band along the edges. The width of the band is _BAND of the height or width.
+# A group is a line along the edges of the picture if it spans at least the share _LONG of the height or width, and
+# nearly all of its ink lies in a band along the edges. The band takes the share _BAND of the height or width.
 _BAND, _LONG = 0.06, 0.5
 _TALL = 0.5  # share of the tallest group's height: a shorter group may be a part of a digit, such as the bar of a 5
-# Two tall groups are parts of one digit with broken strokes if their columns overlap or have a gap below _GAP, and
-# their rows overlap or have a gap below _BREAK: shares of the taller group's height.
+# Two tall groups are parts of one digit if the gap between their columns is below _GAP, and the gap between their rows
+# is below _BREAK. Both limits are shares of the taller group's height. Groups that overlap have no gap.
 _GAP, _BREAK = 0.08, 0.5
-_NEAR = 0.5  # share of a digit's height: a short group that is farther away is not a part of the digit
-_STAIN = 0.1  # share of the strongest group's ink: a short group with less, far from every digit, is dust
+_NEAR = 0.5  # share of a digit's height: a short group at a larger distance is not a part of the digit
+_STAIN = 0.1  # share of the strongest group's ink: a short group far from every digit is dust if it has less
 _MOST = 100  # digits in a picture, at most
 _SMOOTH_SIDE = 40  # a smaller picture is not smoothed: its strokes may be one pixel wide
 
@@ -31,9 +31,9 @@ class Digit(NamedTuple):
 
     Attributes:
         image: The digit alone, from 0 (paper) to 255 (ink), for `fit_to_frame`.
-        box: Its ink's (top, left, bottom, right) in pixels of `Picture.gray`, bottom and right exclusive.
+        box: The box of its ink in pixels of `Picture.gray`: (top, left, bottom, right), bottom and right exclusive.
         touches: True if its ink touches the edge of the picture.
-        parts: The number of its separate parts that are tall enough to be digits, at least 1.
+        parts: The number of its separate parts that are tall enough for a digit, at least 1.
     """
 
     image: Gray
@@ -105,7 +105,7 @@ def find_digits(picture: Picture) -> list[Digit]:
 def _groups(
     ink: Gray,
 ) -> tuple[Int[np.ndarray, "height width"], list[_Group], bool]:
-    """Return the labels of the pixels, the groups that may be digits, and True if other groups were left out."""
+    """Return the labels of the pixels, the groups that may be digits, and True if groups were left out."""
     from scipy import ndimage
 
     removed = False
@@ -143,7 +143,7 @@ def _is_frame(labels: _Labels, group: _Group) -> bool:
 
 
 def _near(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
-    """Add the pixels within two pixels of a mask, so that its soft edges belong to it."""
+    """Add the pixels within two pixels of a mask, to include soft edges."""
     from scipy import ndimage
 
     return np.asarray(ndimage.maximum_filter(mask, 5))
@@ -161,7 +161,7 @@ def _digits(groups: list[_Group]) -> list[list[_Group]]:
             nearest.append(group)
         elif group.mass >= _STAIN * whole:
             digits.append([group])
-    # With its short groups, a digit may now reach another one.
+    # The short groups enlarge the digits, so two digits may now be close enough to merge.
     return _merged(digits)
 
 
@@ -183,8 +183,8 @@ def _merged(digits: list[list[_Group]]) -> list[list[_Group]]:
 
 
 def _are_one(a: Int[np.ndarray, "... 4"], b: Int[np.ndarray, "... 4"]) -> Bool[np.ndarray, "..."]:
-    """Return True for two boxes that share columns, or nearly do, and are not far apart in their rows."""
-    # Negative where the boxes overlap.
+    """Return True if the gaps between the columns and between the rows of two boxes are small."""
+    # The gaps between rows and columns, negative if they overlap.
     apart = np.maximum(a[..., :2], b[..., :2]) - np.minimum(a[..., 2:], b[..., 2:])
     height = np.maximum(a[..., 2] - a[..., 0], b[..., 2] - b[..., 0])
     return np.asarray((apart[..., 1] < _GAP * height) & (apart[..., 0] < _BREAK * height))

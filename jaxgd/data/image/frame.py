@@ -14,13 +14,13 @@ from jaxtyping import Bool, Float32, Int, UInt8
 from jaxgd.errors import DataError, DtypeError, describe
 
 _SAMPLE = 2000  # the largest number of images that frame_of measures
-_SAMPLE_PIXELS = 2**23  # limit on the pixels that frame_of measures; it never lowers the sample below 64 images
+_SAMPLE_PIXELS = 2**23  # limit on the pixels that frame_of measures, but 64 images are always allowed
 
 # Threshold between paper (0) and the strongest ink (1). Shadows, grain and JPEG artifacts around strokes stay below a
 # third, and pale strokes stay above it. With this threshold the longer side of 99.9% of MNIST's digits is 20 pixels.
 FAINT = 1 / 3
-# Share of all ink, or in `find_digits` of the strongest group's ink. A detached group with less is dust, and a group
-# with more may be the bar of a 5.
+# A detached group with less than this share of all ink is dust. A group with more may be the bar of a 5. `find_digits`
+# takes the share of the strongest group's ink.
 SPECK = 0.005
 LEAST_CONTRAST = 16  # in gray levels, 0 to 255: an image with less contrast counts as blank
 
@@ -30,7 +30,7 @@ class Frame(NamedTuple):
 
     A digit whose ink is h pixels high and w wide is scaled by min(`box_height` / h, `box_width` / w). It is then moved
     until the center that `centering` names is as near as possible to (`center_row`, `center_column`). Positions are in
-    pixels: pixel i of a row or column is at i, so 28 pixels extend from −0.5 to 27.5.
+    pixels: the center of pixel i is at i, so 28 pixels extend from −0.5 to 27.5.
 
     Attributes:
         height: Height of an image in pixels.
@@ -41,7 +41,7 @@ class Frame(NamedTuple):
         center_row: Row of that center in pixels.
         center_column: Column of that center in pixels.
         peak: Strongest ink: the median of the images' largest values, at most 255.
-        slack: 99.5% of the sampled digits deviate from this frame by at most this many pixels; at least 0.5.
+        slack: Upper limit, in pixels, of the deviation of 99.5% of the sampled digits from this frame; at least 0.5.
     """
 
     height: int
@@ -58,10 +58,10 @@ class Frame(NamedTuple):
 def frame_of(images: UInt8[np.ndarray, "n height width"]) -> Frame:
     """Measure the frame of a set of images, from at most 2,000 images, evenly spaced through the set.
 
-    `box_height` / `box_width` is the ratio of the 99th percentiles of ink height and ink width. About half of the
-    digits, or more, fit into a box of this size. The centering is "box" if the middle of the box varies less between
+    `box_height` / `box_width` is the ratio of the 99th percentiles of ink height and ink width. At least about
+    half of the digits fit into a box of this size. The centering is "box" if the middle of the box varies less between
     digits than the center of mass, otherwise "mass". (`center_row`, `center_column`) is the mean position of the chosen
-    center, rounded to half a pixel. 99.5% of the sampled digits deviate from this frame by at most `slack` pixels.
+    center, rounded to half a pixel.
 
     Args:
         images: Images, `uint8` of shape (n, height, width), n ≥ 1, from 0 (paper) to 255 (ink).
@@ -95,7 +95,7 @@ peak=255, slack=0.5)
     sizes = (box[:, 1] - box[:, 0]).astype(float)
     largest = np.percentile(sizes, 99, axis=0)
     box_size = np.rint(largest * np.median((sizes / largest).max(axis=1))).astype(int)
-    # With few images, this median can be above 1, and the box larger than the image.
+    # With few images, `box_size` can be larger than an image.
     box_height, box_width = np.minimum(box_size, (height, width)).tolist()
     positions = {"mass": _center_of_mass(ink), "box": _middle(box)}
     centering = min(positions, key=lambda name: float(positions[name].var(axis=0).sum()))
@@ -109,7 +109,7 @@ peak=255, slack=0.5)
         center_row=row,
         center_column=column,
         peak=int(np.median(sample.max(axis=(1, 2)))),
-        slack=0.5,  # a move by whole pixels can leave this deviation
+        slack=0.5,  # digits move by whole pixels, so a deviation of 0.5 can remain
     )
     slack = float(np.percentile(_distance(ink, frame), 99.5, method="higher"))
     return frame._replace(slack=max(frame.slack, math.ceil(1000 * slack) / 1000))
@@ -118,16 +118,17 @@ peak=255, slack=0.5)
 def fit_to_frame(image: UInt8[np.ndarray, "rows columns"], frame: Frame) -> UInt8[np.ndarray, "height width"]:
     """Scale and move the digit in an image to fit the frame.
 
-    An image that already fits is returned unchanged: it has the frame's size, a border of median 0 and ink of at least
-    half of the frame's peak, and deviates from the frame by at most `frame.slack` pixels. Otherwise, these steps
-    follow:
+    An image that already fits is returned unchanged. It fits if it has the frame's size, a border of median 0 and ink
+    of at least half of the frame's peak, and deviates from the frame by at most `frame.slack` pixels. All other images
+    go through these steps:
 
-    1. The paper is the median of the border, and becomes 0. Pixels less than a third of the way from the paper to the
-       strongest ink become 0 too, except the neighbors of ink, so that strokes keep soft edges.
-    2. The bounding box of the ink is cut out, without detached specks that hold at most 0.5% of the ink.
-    3. The box is scaled by exact area averages, or bilinearly if it grows.
-    4. The values are scaled until the largest equals the frame's peak.
-    5. The digit is moved by whole pixels, and never beyond the edge.
+    1. The median of the border is the value of the paper. It is subtracted from the image.
+    2. Pixels with less than a third of the strongest ink become 0. Neighbors of ink stay, so that strokes keep soft
+       edges.
+    3. The bounding box of the ink is cut out, without detached specks that hold at most 0.5% of the ink.
+    4. The box is reduced by exact area averages, or enlarged by bilinear interpolation.
+    5. The values are scaled so that the largest equals the frame's peak.
+    6. The digit is moved by whole pixels, but not beyond the edge.
 
     Args:
         image: Image of any size, `uint8` of shape (height, width), from 0 (paper) to 255 (ink).
@@ -249,7 +250,7 @@ def _center_of_mass(ink: UInt8[np.ndarray, "n height width"]) -> Float32[np.ndar
 
 
 def _distance(ink: UInt8[np.ndarray, "n height width"], frame: Frame) -> Float32[np.ndarray, " n"]:
-    """Return each image's distance to the frame: the largest of the differences in size, row and column."""
+    """Return each image's distance to the frame: the largest difference in size, row or column."""
     box = _box(ink)
     excess = (box[:, 1] - box[:, 0] - [frame.box_height, frame.box_width]).max(axis=1)
     position = _center_of_mass(ink) if frame.centering == "mass" else _middle(box)
@@ -258,10 +259,10 @@ def _distance(ink: UInt8[np.ndarray, "n height width"], frame: Frame) -> Float32
 
 
 def _resampling(old: int, new: int) -> Float32[np.ndarray, "new old"]:
-    """Return the weight of each old pixel in each new pixel: the old pixel's overlap with the new pixel's footprint.
+    """Return the weight of each old pixel in each new pixel.
 
-    A footprint is centered on its new pixel, and as wide as the larger of a new and an old pixel. An enlargement is
-    therefore a linear interpolation.
+    The weight is proportional to the old pixel's overlap with a window around the center of the new pixel. The window
+    is as wide as a new or an old pixel, whichever is wider. An enlargement is therefore a linear interpolation.
     """
     pixel = np.arange(old)
     middle = (np.arange(new)[:, None] + 0.5) * (old / new)

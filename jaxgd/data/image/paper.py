@@ -1,4 +1,4 @@
-"""Separate the strokes of a picture (ink) from its background (paper), although the illumination may vary.
+"""Separate the strokes of a picture (ink) from its background (paper), also in uneven light.
 
 The paper under dark strokes is found by a morphological closing: the largest value in each window, and then the
 smallest of these in each window. Regions as wide as the window, such as a shadow or a table, keep their brightness and
@@ -21,16 +21,16 @@ Gray = UInt8[np.ndarray, "_ _"]  # axes without names, because one function may 
 # Width of the window, as a share of the picture's shorter side. Strokes are narrower, and shadows wider.
 _WINDOW = 0.4
 _EDGE = 0.1  # the length ℓ in `_Guess.cost`, as a share of the picture's shorter side
-# Even paper is plain if dark ink covers at most the share _DARK of it, or light ink at most _LIGHT. With a higher
-# _LIGHT, a sheet with a large digit on a dark table would count as light ink.
+# Even paper is plain if the ink covers at most this share of it: _DARK for dark ink, _LIGHT for light ink. With a
+# higher _LIGHT, a sheet with a large digit on a dark table would count as light ink.
 _DARK, _LIGHT = 0.5, 0.3
 _LEAST_SIDE = 40  # pixels: in a smaller picture, a stroke may be as wide as a shadow, so the paper counts as even
-# Paper is even if its values differ by at most this share of the strongest ink. The share is about half of FAINT.
+# Paper is even if its values differ by at most this share of the strongest ink.
 _EVEN = 0.15
 # The paper and the digits are found in at most this number of pixels. A larger picture is reduced by averaging blocks.
 _MOST_PIXELS = 2**20
-_DIMMEST = 0.3  # share of the brightest paper: darker paper counts as this bright, or division would amplify its grain
-_BLACK = 16  # gray levels added to dark paper, because a division by black paper (0) is impossible
+_DIMMEST = 0.3  # share of the brightest paper: a division by darker paper would amplify its grain
+_BLACK = 16  # gray levels added to dark paper, to avoid a division by 0
 
 
 class Picture(NamedTuple):
@@ -68,9 +68,9 @@ class _Guess(NamedTuple):
     def cost(self) -> float:
         """Σ marks + ℓ Σ |P − P′|, with the second sum over all pairs of neighboring pixels P, P′ of the paper.
 
-        The cost is small for the correct polarity, where there is little ink and the paper has no edges of strokes. Per
-        unit of its length, a stroke of width b costs b times its contrast as a mark (correct polarity), and 2 ℓ times
-        its contrast as two edges of the paper (wrong polarity). So ℓ is longer than b/2.
+        The cost is small for the correct polarity: there is little ink, and the paper has no edges of strokes. Take a
+        stroke of width b and contrast c. Per unit of its length, it costs b c as a mark (correct polarity), and 2 ℓ c
+        as two edges of the paper (wrong polarity). So ℓ is longer than b/2.
         """
         paper = self.paper.astype(np.int16)
         edges = sum(float(np.abs(np.diff(paper, axis=axis)).sum()) for axis in (0, 1))
@@ -80,14 +80,14 @@ class _Guess(NamedTuple):
 def separate(gray: Gray) -> Picture:
     """Separate the ink in a picture from the paper.
 
-    If the ink is dark, the paper is the closing of the picture. If it is light, the paper is the closing of the
-    inverted picture. Paper is even if its range is at most 15% of the strongest ink. Even paper is plain if dark ink
-    covers at most half of it, or light ink at most 30%. If only one polarity, dark or light ink, has plain paper, the
-    ink has this polarity. Otherwise the ink has the polarity with the lower `_Guess.cost`: with the wrong polarity,
-    edges of strokes remain in the closing, and gaps between strokes are marked as ink.
+    The polarity of the ink is dark or light. For dark ink, the paper is the closing of the picture. For light ink, it
+    is the closing of the inverted picture. Paper is even if its values differ by at most 15% of the strongest ink. Even
+    paper is plain if dark ink covers at most half of it, or light ink at most 30%. If only one polarity has plain
+    paper, the ink has this polarity. Otherwise it has the polarity with the lower `_Guess.cost`. With the wrong
+    polarity, edges of strokes remain in the closing, and gaps between strokes are marked as ink.
 
-    If the paper of this polarity is even, or a side has fewer than 40 pixels, `_of_even_paper` chooses the polarity
-    instead.
+    If the paper of this polarity is even, or a side of the picture has fewer than 40 pixels, `_of_even_paper` chooses
+    the polarity instead.
 
     Args:
         gray: Gray values from 0 (black) to 255 (white), `uint8` of shape (height, width).
@@ -113,7 +113,7 @@ def separate(gray: Gray) -> Picture:
 
 
 def contrast(gray: Gray) -> float:
-    """Return how far the strongest mark of either polarity exceeds the median mark, after averaging over 3×3 pixels."""
+    """Smooth the marks. Return the strongest minus the median, for the polarity with the larger difference."""
     from scipy import ndimage
 
     strongest = 0.0
