@@ -1,4 +1,4 @@
-"""The pattern of the error of a leaf, in words, from the elements that were searched."""
+"""Describe the error of a leaf in words, from the elements that were searched."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -122,7 +122,7 @@ def _factor(ratio: float, axes: Sequence[tuple[str, int]]) -> str:
 
 
 def _some(search: ElementSearch, shape: tuple[int, ...]) -> str:
-    """Return a sentence if one element is wrong, two are swapped, or all wrong ones share the index on one axis.
+    """Return a sentence if one element is wrong, or two are swapped, or all wrong ones have the same index on an axis.
 
     Otherwise return "".
     """
