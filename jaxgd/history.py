@@ -18,12 +18,12 @@ class Best:
     """The best network of a run so far, by its accuracy or its cost on the validation examples.
 
     Attributes:
-        network: The best network. As long as no value was finite, the network at the start.
+        network: The best network. As long as no value was finite, it is the network at the start.
         epoch: The number of epochs that produced it, an integer scalar; 0 for the start. −1 as long as no value was
             finite.
         value: Its accuracy or cost on the validation examples, a scalar. NaN as long as no value was finite.
-        waited: The number of epochs since the best one, an integer scalar. Without a finite value, the number of epochs
-            so far.
+        waited: The number of epochs since the best one, an integer scalar. As long as no value was finite, it
+            is the number of epochs so far.
         by: "accuracy" or "cost".
     """
 

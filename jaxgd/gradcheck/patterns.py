@@ -56,7 +56,7 @@ def pattern_of(
     """Return the pattern of the error in words; "" if no pattern is recognized.
 
     `whole` is the claimed gradient of the leaf, flat; None in forward mode. `axes` are the names and lengths of the
-    axes of the arguments of f: a wrong gradient may be the right one times the length of an axis, or divided by it.
+    axes of f's arguments: a wrong gradient may be the right one, multiplied or divided by the length of an axis.
     """
     c, r = search.claimed, search.reference
     wrong = search.wrong

@@ -198,7 +198,7 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
     at least `noise`. A deviation of F up to `rounding` does not count as another slope.
     """
     rungs = _geometric(h)
-    finer = first.copy()  # extrapolated, so that truncation at small steps does not look like noise
+    finer = first.copy()  # extrapolated once, so that the truncation error of small steps does not look like noise
     finer[:, 1:] += (first[:, 1:] - first[:, :-1]) / ((h[:-1] / h[1:]) ** power - 1)
     column, growth, parts = first[:, :rungs], RATIO**power, []
     for order in range(1, min(rungs, ORDERS + 1)):

@@ -88,8 +88,8 @@ class LeafReport:
         shape: The shape of the leaf.
         dtype: The dtype of the leaf.
         checks: The comparisons made on this leaf. An empty leaf has a check only if a claim does not fit it.
-        slope: The power p for which the Taylor remainder shrinks like stepᵖ: about 2 if the derivative is right, about
-            1 if it is wrong, NaN if no two neighboring steps show a remainder above the noise.
+        slope: The power p for which the Taylor remainder shrinks like stepᵖ. It is about 2 if the derivative is right,
+            and about 1 if it is wrong. It is NaN if no two neighboring steps have remainders above the noise.
         pattern: The pattern of the error, for instance "the leaf is transposed"; "" if no pattern was recognized.
         worst: At most 8 wrong elements, the largest difference first; empty if the search found none.
         searched: The number of elements that were compared to find the wrong ones; 0 if none were.

@@ -31,7 +31,7 @@ struct Array {
   DEVICE T* span(int i, [[maybe_unused]] int count) { return values + i; }
 };
 
-// Returns bytes i and i + 1 as one number of 16 bits, with byte i in the low half. i is even.
+// Returns bytes i and i + 1 as one number of 16 bits, with byte i in the low half. i must be even.
 template <int N>
 DEVICE uint32_t two_bytes(Array<uint8_t, N>& bytes, int i) {
   return *reinterpret_cast<const uint16_t*>(bytes.span(i, 2));

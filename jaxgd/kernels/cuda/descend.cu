@@ -4,7 +4,7 @@
 // shape.py computes the constants in capitals. block.h has the operations of a block.
 //
 // The weights of the first layer stay in registers for the whole epoch. Each warp holds the weights from some groups of
-// 8 inputs to all hidden neurons. A step is the update by one mini-batch. It has five phases, with a barrier after
+// 8 inputs to all hidden neurons. A step is the update by one mini-batch. It has five phases, and a barrier follows
 // each of the first four:
 //   1. every warp computes the part of z from its own inputs, on the tensor core;
 //   2. the block sums the parts of z, and computes the hidden outputs;
@@ -13,8 +13,8 @@
 //   5. the block updates the output layer and the biases, and every warp its own weights of the first layer.
 // Meanwhile the device copies the images of the next steps to shared memory.
 //
-// The tensor core multiplies TF32 numbers, which have 11 significant bits. A byte is exact in TF32. The sum of two TF32
-// numbers keeps 22 bits of a float32 (PARTS = 2), and one TF32 number keeps 11 (PARTS = 1).
+// The tensor core multiplies TF32 numbers, which have 11 significant bits. A byte is exact in TF32. With
+// PARTS = 2, two TF32 numbers hold 22 bits of a float32. With PARTS = 1, one TF32 number holds 11 bits.
 #include <block.h>
 
 constexpr int kInputs = INPUTS, kHidden = HIDDEN, kOutputs = OUTPUTS, kBatch = BATCH, kParts = PARTS;
@@ -77,9 +77,10 @@ DEVICE Sigmoid sigmoid(float z) {
   return {z < 0.0f ? t * r : r, t * r * r};
 }
 
-// x: (n, kRow) bytes. The answers y are labels (n), or targets (n, kOutputs) if labels is null. orders: (networks, n).
-// etas: (networks). The weights and biases have a leading axis of networks, and are updated in place. finite:
-// (networks), 1 if no output was NaN, every label names an output, and every index in the order names an example.
+// x holds n rows of kRow bytes. The answers are labels, (n), or targets, (n, kOutputs), if `labels` is null. The shape
+// of orders is (networks, n). etas and finite hold one number per network. The weights and biases have a leading axis
+// of networks, and are updated in place. `finite` is 1 if no output was NaN, every label names an output, and every
+// index in the order names an example.
 // The phases share registers, so they are one function. NOLINTBEGIN(readability-function-cognitive-complexity)
 KERNEL(kThreads)
 jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, const int32_t* orders, const float* etas,
@@ -189,7 +190,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
       }
 #pragma unroll
       for (int m = 0; m < kNeuronTiles; ++m) {
-        // Columns 2 col and 2 col + 1 of a sum become columns col and col + 4 of a factor, so no lanes exchange data.
+        // Columns 2 col and 2 col + 1 of a sum serve as columns col and col + 4 of a factor, so lanes exchange no data.
         const float a[4] = {w[g][m][0], w[g][m][2], w[g][m][1], w[g][m][3]};
 #pragma unroll
         for (int k = 0; k < kExampleTiles; ++k) product(z[m][k], a, b[k]);
