@@ -18,12 +18,12 @@ class Best:
     """The best network of a run so far, by its accuracy or its cost on the validation examples.
 
     Attributes:
-        network: The best network. As long as no value was finite, the network at the start.
+        network: The best network. As long as no value was finite, it is the network at the start.
         epoch: The number of epochs that produced it, an integer scalar; 0 for the start. −1 as long as no value was
             finite.
         value: Its accuracy or cost on the validation examples, a scalar. NaN as long as no value was finite.
-        waited: The number of epochs since the best one, an integer scalar. Without a finite value, the number of epochs
-            so far.
+        waited: The number of epochs since the best one, an integer scalar. As long as no value was finite, it
+            is the number of epochs so far.
         by: "accuracy" or "cost".
     """
 
@@ -42,14 +42,14 @@ class TrainState(NamedTuple):
     Attributes:
         network: The weights and biases v.
         optimizer_state: The optimizer's own state, a pytree of arrays; without arrays for plain descent.
-        key: The random key of the run, which training never changes. With mini-batches, epoch k (the first is 0) draws
-            its order of examples from fold_in(key, k).
+        key: The random key of the run, which training never changes. With mini-batches, epoch k draws its order of
+            examples from fold_in(key, k). The first epoch is k = 0.
         epoch: The number of epochs done so far, an integer scalar.
         cost: The cost C(v) over all training examples, with the term of `l2`; a scalar. NaN if it was not evaluated.
         gradient: ∇C(v) over all training examples, which the next full-batch update follows. None in a run of
             mini-batches.
-        best: The best network so far and the number of epochs since, a `Best`. None with neither `keep="best"` nor
-            `patience`.
+        best: The best network so far and the number of epochs since, a `Best`. None if neither `keep="best"` nor
+            `patience` was given.
     """
 
     network: Network
@@ -68,14 +68,13 @@ class History(NamedTuple):
     was not evaluated is NaN. At entry 0, before any update of this run, step_norm, predicted and actual are NaN.
 
     Every field has the shape (epochs + 1,). Outside jit and vmap, a run that ended early has fewer entries. Under vmap,
-    the batch axes come first. The fields epoch and updates are integers. All others have the network's dtype; for a
-    bfloat16 or float16 network, float32. Only the arrays in `records` may have further axes and other dtypes.
+    the batch axes come first. The fields epoch and updates are integers. All other fields have the network's dtype, but
+    float32 for a bfloat16 or float16 network. Only the arrays in `records` may have further axes and other dtypes.
 
     Attributes:
         epoch: Epochs done. If this run continues another one, they count from the start of the first run.
         updates: `epoch` times the number of updates per epoch in this run.
-        cost: C(v_k), the mean cost over all training examples, with the term of `l2`: the function that descent
-            minimizes.
+        cost: C(v_k), the mean cost over all training examples, with the term of `l2`. Descent minimizes C.
         accuracy: The fraction of training examples, 0 to 1, whose strongest output is the right one. NaN for a network
             with a single output.
         validation_cost: The mean cost over all validation examples, without the term of `l2`. NaN without a validation
@@ -114,12 +113,12 @@ class TrainResult(NamedTuple):
     """The result of `train`.
 
     Attributes:
-        network: The network after the last epoch that left the cost and all weights finite; with `donate`, after the
-            last epoch, finite or not. With `keep="best"`, the best network instead, if a validation value was finite.
+        network: The network after the last epoch that left the cost and all weights finite. With `donate`, the network
+            after the last epoch, even if it is not finite. With `keep="best"`, the best network if any validation value
+            was finite.
         history: One entry per epoch, and one for the start.
         outcome: The reason why the run ended: COMPLETED, UNCHANGED, SATURATED, NOT_FINITE, START_NOT_FINITE, PATIENCE,
-            STOPPED by the callback, or BAD_RULE. BAD_RULE means that a traced η is not finite or not above 0 (in
-            a schedule, below 0), or that a traced λ is not finite or below 0.
+            STOPPED by the callback, or BAD_RULE. BAD_RULE means that a traced η or λ is NaN or out of range.
         state: The state at the end. Pass `state=result.state` to continue the run bit for bit.
         kernel: The backend that ran the epochs, and the reason for it.
     """
@@ -134,6 +133,6 @@ class TrainResult(NamedTuple):
     def best_epoch(self) -> Int[Array, "*batch"] | None:
         """The number of epochs that produced the best network; 0 is the start.
 
-        None with neither `keep="best"` nor `patience`; −1 if no value on the validation examples was finite.
+        None if neither `keep="best"` nor `patience` was given. −1 if no value on the validation examples was finite.
         """
         return None if self.state.best is None else self.state.best.epoch

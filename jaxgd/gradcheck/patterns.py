@@ -1,4 +1,4 @@
-"""The pattern of the error of a leaf, in words, from the elements that were searched."""
+"""Describe the error of a leaf in words, from the elements that were searched."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,7 +56,7 @@ def pattern_of(
     """Return the pattern of the error in words; "" if no pattern is recognized.
 
     `whole` is the claimed gradient of the leaf, flat; None in forward mode. `axes` are the names and lengths of the
-    axes of the arguments of f: a wrong gradient may be the right one times the length of an axis, or divided by it.
+    axes of f's arguments: a wrong gradient may be the right one, multiplied or divided by the length of an axis.
     """
     c, r = search.claimed, search.reference
     wrong = search.wrong
@@ -122,7 +122,7 @@ def _factor(ratio: float, axes: Sequence[tuple[str, int]]) -> str:
 
 
 def _some(search: ElementSearch, shape: tuple[int, ...]) -> str:
-    """Return a sentence if one element is wrong, two are swapped, or all wrong ones share the index on one axis.
+    """Return a sentence if one element is wrong, or two are swapped, or all wrong ones have the same index on an axis.
 
     Otherwise return "".
     """

@@ -21,12 +21,12 @@ from jaxgd.errors import DtypeError, RangeError, describe, dtype_of, given, is_t
 
 WHO = "check_gradients"
 
-# The host draws NumPy arrays, and the device returns JAX arrays.
+# JAX arrays from the device, or NumPy arrays that the host drew.
 Numbers = Array | NDArray[Any]
 T = TypeVar("T")
 
-# The logger of failing callbacks. Its name is private, but the public logger "jax" also carries compile logs. If JAX
-# renames this logger, a callback that refuses float64 prints a traceback, and no verdict changes.
+# JAX logs failing callbacks here. The name is private, but the public logger "jax" also carries compile logs. If JAX
+# renames this logger, tracebacks appear, but no verdict changes.
 _CALLBACKS = logging.getLogger("jax._src.callback")
 _LOCK = threading.Lock()
 _quiet = 0
@@ -49,17 +49,17 @@ class Opaque(Generic[T]):
 class Problem:
     """f as a function of the differentiated leaves v of its arguments, with all other leaves fixed.
 
-    A problem is hashable, so that a check compiles each program of it only once. The place of a leaf is its position in
+    A problem is hashable, so that a check compiles each program only once. The place of a leaf is its position in
     `jax.tree.leaves`.
 
     Attributes:
         f: The user's function.
         structure: The tree of the arguments.
         varied: The places of the differentiated leaves.
-        traced: The places of the fixed arrays: JAX arrays and floating-point leaves, which are traced.
+        traced: The places of the fixed leaves that are traced: JAX arrays and floating-point leaves.
         static: The places and values of all other leaves, which are part of the compiled program.
         has_aux: True if f returns (value, aux).
-        outputs: The places of the floating-point and complex leaves in the result of f, without empty ones.
+        outputs: The places of the floating-point and complex leaves in the result of f. Empty leaves are left out.
     """
 
     f: Opaque[Callable[..., object]]
@@ -189,9 +189,9 @@ def prepare(
 
 
 def with_outputs(prepared: Prepared, out: object, name: str = "f") -> Prepared:
-    """Return `prepared` with the places of the floating-point leaves in `out`, the result of the function `name`.
+    """Set the outputs of the problem: the places of the floating-point leaves in the result `out`.
 
-    Raise DtypeError if the result has no such leaf.
+    `name` is the name of the function for the message. Raise DtypeError if the result has no floating-point leaf.
     """
     leaves = jax.tree.leaves(out)
     floats = [i for i, x in enumerate(leaves) if _is_inexact(x)]
@@ -220,8 +220,8 @@ def upcast(arrays: Sequence[Array]) -> list[Array]:
 def evaluation(float64: bool) -> Iterator[None]:
     """Set how f runs: in float64 or in the user's dtype, with the highest precision of matrix products.
 
-    Arguments in float64 meet constants of f in float32, so promotion follows JAX's standard rules, not the user's
-    setting. In float64, `debug_nans` and `debug_infs` are off, because large steps may leave the domain of f, and a
+    f may combine arguments in float64 with its own constants in float32, so JAX's standard promotion replaces the
+    user's setting. In float64, `debug_nans` and `debug_infs` are off, because large steps may leave the domain of f. A
     callback that refuses float64 logs no traceback. The check moves arrays between host and device itself, so the
     user's transfer guard is off.
     """
@@ -240,7 +240,7 @@ def evaluation(float64: bool) -> Iterator[None]:
 
 @contextmanager
 def _without_tracebacks() -> Iterator[None]:
-    """Turn off the log of failing callbacks. If checks in several threads overlap, the last to end turns it on."""
+    """Turn off the log of failing callbacks until the last of several parallel checks ends."""
     global _quiet
     with _LOCK:
         _quiet += 1

@@ -2,7 +2,7 @@
 
 Each program is an `Objective`: hashable, so that a check compiles it once. Value, Forward and ClaimedJvp are functions
 of (shared, point). The other programs are functions of (traced, (v, w)). Inner products are Re Σ wᵢuᵢ, without a
-conjugate. With them, JAX's reverse mode is the transpose of its forward mode, also for complex numbers.
+conjugate. With this product, ⟨w, J u⟩ by forward mode equals ⟨Jᵀw, u⟩ by reverse mode, also for complex numbers.
 """
 
 import dataclasses
@@ -137,10 +137,10 @@ class Outputs:
 
 @dataclasses.dataclass(frozen=True)
 class ClaimedGradient:
-    """The result of `gradient=` times the cotangent of the only output of f.
+    """The result of the function passed as `gradient`, times the cotangent of the only output of f.
 
-    `places[i]` is the index, among the leaves of the result, of the gradient of differentiated leaf i. It is None if
-    no leaf of the result fits.
+    Leaf `places[i]` of the result is the gradient of differentiated leaf i. `places[i]` is None if no leaf of the
+    result fits.
     """
 
     problem: Problem
@@ -160,7 +160,7 @@ class ClaimedGradient:
 
 @dataclasses.dataclass(frozen=True)
 class ClaimedVjp:
-    """The result of the pullback of `vjp=`. `places` is the same as in ClaimedGradient."""
+    """The result of the pullback of the function passed as `vjp`. `places` is the same as in ClaimedGradient."""
 
     problem: Problem
     vjp: Opaque[Callable[..., Any]]
@@ -178,7 +178,7 @@ class ClaimedVjp:
 
 @dataclasses.dataclass(frozen=True)
 class ClaimedJvp:
-    """⟨w, J u⟩ with Ju from `jvp=`."""
+    """⟨w, J u⟩, where the function passed as `jvp` computes J u."""
 
     problem: Problem
     jvp: Opaque[Callable[..., Any]]
@@ -207,7 +207,7 @@ def whole_cotangent(problem: Problem, out: object, w: Sequence[Numbers]) -> obje
 
 
 def _times(w: Numbers, g: Array) -> Array:
-    """Return w·g, in the precision of g if w is real."""
+    """Return w·g. A real w is cast to the precision of g."""
     return jnp.asarray(w) * g if jnp.iscomplexobj(w) else jnp.asarray(w, jnp.real(g).dtype) * g
 
 

@@ -1,4 +1,4 @@
-"""The slope of F at 0 from its values at the steps of a ladder: items 4 to 6 in the docstring of the module core."""
+"""The slope of F at 0 from its values at the steps of a ladder, as items 4 to 6 of core.py describe."""
 
 import dataclasses
 from typing import NamedTuple
@@ -67,14 +67,15 @@ class Slopes:
         step: The step that gave the quotient.
         noise: The noise of F.
         variation: The largest |F(±h) − F(0)|.
-        varies: True if the noise of F exceeds MANY roundings.
-        still: True if F, in float64, changed at no step, and the largest step was about the size of x or more.
-        hidden: The slope below which rounding hides every change of F. It is above 0 only if F computes in a dtype
-            narrower than float64 and changed at no step.
+        varies: True if the noise of F exceeds MANY times its rounding.
+        still: True if F changed at no step. False if F computes in a dtype narrower than float64, or if all steps are
+            small compared with x.
+        hidden: The slope below which rounding may hide every change of F. It is 0 if F computes in float64 or changed
+            at a step.
         cause: AGREES where F has a slope, otherwise KINK, JUMP, STEEP, EDGE or NOT_FINITE.
         doubt: The cause to report if the error is too large: NOISE, NO_FLOAT64 or ROUGH.
         values: All entries of the table, (lines, entries).
-        errors: Their errors, without the distance to another slope at far smaller steps.
+        errors: The errors of all entries. Unlike `error`, they ignore another slope at far smaller steps.
         h: The steps, (rungs,).
         quotients: (F(h) − F(−h))/2h at each step, (lines, rungs).
         rounding: The rounding of F, (lines,).
@@ -118,7 +119,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         change = np.maximum(np.abs(plus - zero), np.abs(minus - zero))
         variation: Floats = np.nan_to_num(np.nanmax(np.where(inside, change, 0), axis=1))
         quotients = (plus - minus) / (2 * h)
-        # The point x + hu is rounded too, which moves F by a rounding times its slope.
+        # Rounding the point x + hu changes F too, in proportion to its slope.
         usual: Floats = np.median(np.where(inside, np.abs(quotients), 0), axis=1)
         rounding = 2 * lines.eps * (lines.size + 4 * usual)
         hidden, coarse = _resolution(lines, change)
@@ -146,7 +147,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
                 plus[i, :end] - zero[i], zero[i] - minus[i, :end], least_jump[i], SMALL_JUMP * variation[i]
             )
             causes.append(Cause.KINK if kink[i] and singularity is Cause.AGREES else singularity)
-    # A narrow dtype hides small changes, and so do steps that are small compared with x. With either, F is not still.
+    # A narrow dtype may hide changes of F, and so may steps that are small compared with x.
     still = (variation == 0) & (h[0] >= 1) & (lines.narrow <= NARROW)
     hidden_slope = np.where((variation == 0) & (lines.narrow > NARROW), lines.narrow * lines.size / h[0], 0.0)
     return Slopes(
@@ -179,7 +180,7 @@ class Table(NamedTuple):
         at: The rung of that entry.
         noise: The noise of F that the entry measured.
         values: All entries, (lines, entries).
-        errors: Their errors, without the distance to another slope at far smaller steps.
+        errors: The errors of all entries. Unlike `error`, they ignore another slope at far smaller steps.
     """
 
     value: Floats
@@ -194,10 +195,10 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
     """Return Romberg's table and its entry with the smallest error.
 
     `first` holds the quotients, (lines, rungs). Their error is a series in h^power, h^(power + 2), … The noise of F is
-    at least `noise`. A deviation of F up to `rounding` is no sign of another slope.
+    at least `noise`. A deviation of F up to `rounding` does not count as another slope.
     """
     rungs = _geometric(h)
-    finer = first.copy()  # extrapolated, so that truncation at small steps does not look like noise
+    finer = first.copy()  # extrapolated once, so that the truncation error of small steps does not look like noise
     finer[:, 1:] += (first[:, 1:] - first[:, :-1]) / ((h[:-1] / h[1:]) ** power - 1)
     column, growth, parts = first[:, :rungs], RATIO**power, []
     for order in range(1, min(rungs, ORDERS + 1)):
@@ -210,8 +211,8 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
         off = np.minimum(np.abs(far), np.abs(finer[:, None] - entry[..., None]))
         level: Floats = np.maximum(noise[:, None], np.nanmax(np.where(near, off * h, 0), axis=2))
         error: Floats = np.maximum(parents, level / steps)
-        # An entry may agree with its neighbors by chance, and only smaller steps reveal that. So an entry without
-        # far smaller steps does not count, except on a ladder of at most ORDERS steps.
+        # An entry may be close to its neighbors by chance. Only far smaller steps reveal this, so an entry without such
+        # steps does not count. A ladder of at most ORDERS steps is too short for this rule.
         known = np.isfinite(error) & (smaller.any(axis=1) | (len(h) <= ORDERS))
         error = np.where(known, error, np.inf)
         structure = _structure(h, np.where(smaller, far, np.nan), rounding, level)
@@ -224,12 +225,11 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
 
 
 def _structure(h: Floats, off: Floats, rounding: Floats, level: Floats) -> Floats:
-    """Return the distance to another slope that far smaller steps show, (lines, entries); 0 without such a slope.
+    """Return the distance from each entry to another slope that far smaller steps show, or 0, (lines, entries).
 
-    Steps show another slope in two cases: three steps in a row show the same slope, or F deviates at some steps by far
-    more than rounding, but not at the smallest ones. `off` is the distance of each quotient, (lines, entries, rungs),
-    and NaN at steps that are not far smaller. A distance that the rounding of F explains does not count. `level` is the
-    noise.
+    `off` is the quotient at each step minus the entry, (lines, entries, rungs). It is NaN at steps that are not far
+    smaller. The steps show another slope in two cases: three steps in a row agree on it, or off·h is far above rounding
+    at some steps but nearly vanishes at the smallest ones. `level` is the noise.
     """
     n = _geometric(h) - 2
     three = np.stack([off[..., k : k + n] for k in range(3)])
@@ -245,16 +245,15 @@ def _structure(h: Floats, off: Floats, rounding: Floats, level: Floats) -> Float
 
 
 def _geometric(h: Floats) -> int:
-    """Return the number of leading steps with the ratio RATIO. A step after these serves only to measure noise."""
+    """Return the number of steps at the start of the ladder whose ratio is RATIO. Later steps only measure noise."""
     return int(np.argmax(np.append(h[:-1] / h[1:], np.inf) > 1.01 * RATIO)) + 1
 
 
 def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
-    """Return two resolutions of F on each line where F does not change at the smallest step; 0 on other lines.
+    """Return two resolutions of F for each line. Both are 0 on a line where F changes at the smallest step.
 
-    The first is the rounding of numbers as large as the variation of F along any line: F may compute with them. The
-    second is the smallest change of F, if F seems to compute in float32 or narrower. It is 0 if this change is more
-    than rounding to this dtype and F changes at few steps only, because f itself then has a jump.
+    The first is the rounding of the largest change of F along any line, because F may compute with numbers of this
+    size. The second is the smallest change of F, if F seems to compute in float32 or narrower, otherwise 0.
     """
     constant: Mask = change[:, -1] == 0
     least: Floats = np.min(np.where(change > 0, change, np.inf), axis=1)
@@ -265,7 +264,7 @@ def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
 
 
 def _singularity(up: Floats, down: Floats, rounding: float, small: float) -> Cause:
-    """Return JUMP or STEEP if F(h) − F(0), F(0) − F(−h) or their sum shrinks like hᵖ with p below STEEPEST.
+    """Return JUMP or STEEP if F(h) − F(0), F(0) − F(−h) or F(h) − F(−h) shrinks like hᵖ with p below STEEPEST.
 
     Otherwise return AGREES. A jump up to `small` does not count.
     """
@@ -288,9 +287,8 @@ def _singularity(up: Floats, down: Floats, rounding: float, small: float) -> Cau
 def taylor(lines: Lines, claimed: Floats, noise: Floats) -> list[float]:
     """Return, for each line, the power p for which the Taylor remainder |F(h) − F(0) − h·claimed| shrinks like hᵖ.
 
-    p is the median over the three smallest pairs of neighboring steps with remainders far above the noise. It is about
-    2 for a right claim and about 1 for a wrong one. It is NaN without such a pair, as for a linear F with the right
-    claim.
+    p is about 2 for a right claim and about 1 for a wrong one. It is computed from neighboring steps whose remainders
+    are both far above the noise, as the median over the three smallest pairs. It is NaN if there is no such pair.
     """
     powers = []
     with np.errstate(all="ignore"):

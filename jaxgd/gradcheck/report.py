@@ -10,12 +10,12 @@ from jaxgd.errors import JaxgdError
 from jaxgd.gradcheck.text import render
 from jaxgd.gradcheck.verdicts import ADVICE, Cause, Verdict
 
-# Advice for the patterns that begin with these words.
+# Advice, by the first words of a pattern.
 _PATTERNS = {
     "the whole leaf should be zero": "To check another derivative, pass a function with that derivative as reference=",
     "the leaf is right in symmetric directions": "To check these alone, check f((a + a.T)/2) as a function of a",
 }
-# A smaller relative difference may come from an iteration that stopped at its tolerance.
+# Below this relative difference, the cause may be an iteration that stopped at its tolerance.
 _APPROXIMATE = 1e-3
 
 
@@ -87,12 +87,12 @@ class LeafReport:
         name: The leaf's name, as in f's signature: "network[0].w".
         shape: The shape of the leaf.
         dtype: The dtype of the leaf.
-        checks: The comparisons made on this leaf. An empty leaf has only those that find a misfit of a claim.
-        slope: The power p for which the Taylor remainder shrinks like stepᵖ: about 2 if the derivative is right, about
-            1 if it is wrong, NaN if no two neighboring steps show a remainder above the noise.
+        checks: The comparisons made on this leaf. An empty leaf has a check only if a claim does not fit it.
+        slope: The power p for which the Taylor remainder shrinks like stepᵖ. It is about 2 if the derivative is right,
+            and about 1 if it is wrong. It is NaN if no two neighboring steps have remainders above the noise.
         pattern: The pattern of the error, for instance "the leaf is transposed"; "" if no pattern was recognized.
         worst: At most 8 wrong elements, the largest difference first; empty if the search found none.
-        searched: The number of elements that the search of a wrong leaf compared; 0 without such a search.
+        searched: The number of elements that were compared to find the wrong ones; 0 if none were.
     """
 
     name: str
@@ -111,7 +111,7 @@ class LeafReport:
 
     @property
     def deciding(self) -> Check | None:
-        """The check that decides: the first wrong one, otherwise the first undecided one, otherwise the first."""
+        """The check that decides: the first wrong check, otherwise the first undecided one, otherwise the first one."""
         for verdict in (Verdict.WRONG, Verdict.CANNOT_TELL):
             for check in self.checks:
                 if check.verdict is verdict:
@@ -130,7 +130,7 @@ class LeafReport:
 
     @property
     def explanation(self) -> str:
-        """The word "right" or "empty"; otherwise the verdict, its cause and the advice, in one to four sentences."""
+        """The word "right" or "empty"; otherwise the verdict, its cause and advice, in one to four sentences."""
         check = self.deciding
         if check is None:
             return "empty"
@@ -158,7 +158,7 @@ class Consistency:
 
     Attributes:
         name: The two ways, for instance "eager = jit".
-        verdict: Right if they agree up to rounding or a tolerance of the caller.
+        verdict: Right if they agree up to rounding or the caller's tolerance.
         cause: The reason for the verdict.
         error: The largest relative difference between the two results.
     """
@@ -178,8 +178,8 @@ class GradientReport:
     Attributes:
         name: The name of f.
         leaves: One report per differentiated leaf of the arguments.
-        consistency: Comparisons between runs of f, and between runs of its gradient: eager, jit, vmap, a second run,
-            the value under jax.vjp. In the report on the second order also the symmetry of the Hessian.
+        consistency: Comparisons of two runs of f or of its gradient, for instance eager and under jit. The report on
+            the second order also has a comparison for the symmetry of the Hessian.
         precision: Sentences on the accuracy in the dtype of the arguments, compared with float64.
         checked: The work done, in words: points, directions, evaluations, seed.
         not_checked: The parts that were left out, each with its reason.
@@ -187,7 +187,7 @@ class GradientReport:
         directions: The number of random directions per leaf that the caller asked for.
         seed: The seed of the random directions and cotangents.
         dtype: The dtype in which f was evaluated for the difference quotients; "" if no quotient was made.
-        findings: Misfits between a whole claim and f, such as another tree or another value of f. A misfit in one leaf
+        findings: Misfits that concern a whole claim, such as a wrong tree or a wrong value of f. A misfit in one leaf
             is in the checks of that leaf. Any misfit makes the verdict wrong.
         second_order: The check of the gradient's own derivative, with `order=2` only; otherwise None.
     """
@@ -207,7 +207,7 @@ class GradientReport:
 
     @property
     def verdict(self) -> Verdict:
-        """Wrong if any part is wrong, otherwise cannot tell if any part cannot tell, otherwise right."""
+        """The worst verdict of any part. Wrong is the worst, then cannot tell, then right."""
         verdicts = [leaf.verdict for leaf in self.leaves] + [c.verdict for c in self.consistency]
         if self.findings:
             verdicts.append(Verdict.WRONG)

@@ -21,8 +21,7 @@ from jax.typing import DTypeLike
 from jaxgd.mesh.processes import on_host
 from jaxgd.typed import finfo, jit, tree_leaves
 
-# A limit in bytes on the elements that run at once: each element of a batch counts as one copy of the shared data. A
-# larger batch runs in several parts, one after the other.
+# The most bytes that run at once, unless one element is larger. Each element counts as one copy of the shared data.
 _BYTES_AT_ONCE = 2**28
 _MODES = ("vmap", "jit", "eager")
 # The compiled programs of earlier checks. Beyond _MOST_PROGRAMS, the least recently used is dropped.
@@ -41,7 +40,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 @runtime_checkable
 class Objective(Protocol[S_contra, E_contra, R_co]):
-    """A function that the check evaluates for many elements, such as points; hashable, so that it compiles once."""
+    """A function that the check evaluates for many elements, such as points. It is hashable, so it compiles once."""
 
     def __call__(self, shared: S_contra, element: E_contra, /) -> R_co:
         """Return the result for one element. All elements use the same `shared`."""
@@ -59,7 +58,7 @@ class Traits(NamedTuple):
     """The properties of a computation.
 
     Attributes:
-        eps: The largest eps among its float dtypes, at least that of float64.
+        eps: The largest eps among its float dtypes and float64.
         iterates: True if it iterates until a condition holds.
         float16: True if it computes in float16, whose range is small.
     """
@@ -87,9 +86,9 @@ def traits(fn: Callable[[list[R]], object], v: Sequence[R]) -> Traits:
 
 
 def ignored(fn: Callable[[list[R]], object], v: Sequence[R]) -> set[int]:
-    """Return the indices of the arrays in v that, by the jaxpr of fn, neither its results nor its effects depend on.
+    """Return the indices of the arrays in v that fn ignores, as its jaxpr shows.
 
-    Return an empty set if JAX cannot trace fn.
+    Neither a result nor an effect depends on an ignored array. Return an empty set if JAX cannot trace fn.
     """
     try:
         jaxpr: Jaxpr = jax.make_jaxpr(fn)(list(v)).jaxpr
@@ -104,7 +103,7 @@ _CALLS = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "c
 
 
 def _needed(jaxpr: Jaxpr, results: Iterable[Var | Literal]) -> set[Var]:
-    """Return the variables of a jaxpr that the given results, or equations with effects, need."""
+    """Return the variables of a jaxpr on which the given results or its effects depend."""
     needed = {x for x in results if isinstance(x, Var)}
     for eqn in reversed(jaxpr.eqns):
         if not eqn.effects and not needed & set(eqn.outvars):
@@ -125,7 +124,7 @@ def _dependent(jaxpr: Jaxpr, tainted: set[Var]) -> Iterator[JaxprEqn]:
             tainted.update(eqn.outvars)
             yield eqn
             for inner, _ in _called(eqn):
-                # This counts every input of the inner jaxpr as dependent, which may overestimate.
+                # Every input of the inner jaxpr counts as dependent, although some may not be.
                 yield from _dependent(inner, set(inner.invars))
 
 
@@ -139,7 +138,7 @@ def _called(eqn: JaxprEqn) -> Iterator[tuple[Jaxpr, Sequence[object]]]:
 
 
 def _constants(jaxpr: Jaxpr, consts: Sequence[object]) -> Iterator[object]:
-    """Yield the constants of a jaxpr. Raise TypeError at a callback, whose text does not identify its function."""
+    """Yield the constants of a jaxpr. Raise TypeError if it has a callback: the text does not identify its function."""
     yield from consts
     for eqn in jaxpr.eqns:
         if "callback" in eqn.primitive.name:
@@ -158,8 +157,8 @@ def _compiled(fn: Callable[[S, E], R], shared: S, element: E) -> Callable[[S, E]
     """Return fn compiled for these arguments.
 
     Every check traces fn, because the functions and values that fn uses may have changed. Only a new trace is compiled.
-    The text and the constants of a trace identify it. A compiled program is not kept if its trace calls back to Python,
-    if the text holds memory addresses, which identify nothing, or if the constants are larger than 1 MiB.
+    The text and the constants of a trace identify it. A program is not kept for later checks if its trace calls back to
+    Python, if the text holds memory addresses, or if the constants are larger than 1 MiB.
     """
     args = shared, element
     traced = jit(lambda *args: fn(*args)).trace(*args)
@@ -194,7 +193,7 @@ def _shapes(args: object) -> tuple[Hashable, ...]:
 
 
 def _division(x: object) -> jax.sharding.Sharding | None:
-    """Return the sharding of an array on several devices, for which a program is compiled; None for other values."""
+    """Return the sharding of an array on several devices, otherwise None. A program is compiled for one sharding."""
     return x.sharding if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1 else None
 
 
@@ -206,7 +205,7 @@ def single(fn: Callable[[S, E], R], shared: S, element: E) -> R:
 
 @dataclasses.dataclass(frozen=True)
 class _Batched(Generic[S, E, R]):
-    """The function that runs fn for a whole batch, `size` elements at once."""
+    """A function that runs fn for a whole batch, `size` elements at a time."""
 
     fn: Objective[S, E, R]
     size: int
@@ -226,7 +225,7 @@ class Runner:
         without_vmap: True to run fn under jit or eagerly only.
         modes: The mode in which each fn last ran.
         runs: The number of elements for which each fn ran, padding included.
-        seconds: The time per element of the fastest batch of each fn, in seconds. It may include compilation.
+        seconds: The seconds per element of each fn, in its fastest batch. They may include compilation.
         programs: The compiled programs of this check.
     """
 
@@ -239,8 +238,8 @@ class Runner:
     def __call__(self, fn: Objective[S, E, R], shared: S, batch: E) -> R:
         """Return the results of fn for a batch, stacked as NumPy arrays.
 
-        The leaves of `batch` have the batch as their leading axis. If fn raises for every element in an eager run, the
-        first exception passes through unchanged.
+        The leaves of `batch` have the batch as their leading axis. If an eager run raises for every element, the first
+        exception passes through.
         """
         n = len(tree_leaves(batch)[0])
         first = self.modes.get(fn, "jit" if self.without_vmap else "vmap")
@@ -256,7 +255,7 @@ class Runner:
             self.runs[fn] = self.runs.get(fn, 0) + ran
             self.seconds[fn] = min(self.seconds.get(fn, math.inf), (time.perf_counter() - start) / max(ran, 1))
             return out
-        raise AssertionError("the last mode returns or raises")
+        raise AssertionError("eager mode neither returned nor raised")
 
     def _run(self, mode: str, fn: Objective[S, E, R], shared: S, batch: E, n: int) -> tuple[R, int]:
         if mode == "vmap":

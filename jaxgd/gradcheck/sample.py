@@ -32,7 +32,7 @@ class Sampler:
         in_float64: True if f is evaluated in float64.
         iterates: True if f iterates until a condition holds.
         ignored: The leaves that f does not depend on, as its jaxpr shows.
-        zeros: F(0) and Σ |wᵢfᵢ|, the scale of its rounding, for each cotangent evaluated so far.
+        zeros: F(0) and Σ |wᵢfᵢ| for each cotangent evaluated so far. The sum is the scale of the rounding of F(0).
     """
 
     problem: Problem
@@ -95,7 +95,7 @@ class Sampler:
 def first_lines(
     d: Derivatives, prepared: Prepared, problem: Problem, n: int
 ) -> tuple[Sampler, dict[int, quotients.Lines]]:
-    """Return a sampler of `problem`, and F at the steps of SHORT along n directions of every leaf with elements.
+    """Return a sampler of `problem`, and F at the steps SHORT along n directions of each non-empty leaf.
 
     If f fails in float64, evaluate f in the dtype of the arguments.
     """
@@ -105,7 +105,7 @@ def first_lines(
         unused = ignored(lambda v: problem(v, d.shared.traced), d.shared.v)
     sampler = Sampler(problem, d.shared, d.runner, narrow=narrow, iterates=iterates, ignored=unused)
     if sampler.coarse:
-        d.notes.append(f"f in float64: f itself computes in {sampler.narrowest}, for arguments of any dtype")
+        d.notes.append(f"f in float64: f itself computes in {sampler.narrowest}, even for arguments in float64")
     try:
         return sampler, sampler.lines(leaves, n, np.array(constants.SHORT))
     except Exception as error:

@@ -42,9 +42,9 @@ def check_second_order(
     drawn: list[NDArray[Any]],
     options: Options,
 ) -> GradientReport:
-    """Check the derivative of ∇⟨w, f⟩ by `check` with these options, and check that H is symmetric.
+    """Check the derivative of ∇⟨w, f⟩ with the function `check`, and check that H is symmetric.
 
-    `meant` is f or the function passed as `reference`, and `drawn` holds w. The derivative with respect to w is checked
+    `meant` is f or the function passed as `reference`. `drawn` holds w. The derivative with respect to w is checked
     too: a custom rule may return the right value and block this derivative.
     """
     gradient = _gradient(prepared, prepared.problem)
@@ -57,7 +57,7 @@ def check_second_order(
         reference = _gradient(prepared, meant)
     argnums = *prepared.argnums, len(args)
     report = check(gradient, *args, w, argnums=argnums, reference=reference, **options)
-    # The first-order report already lists the fixed arguments, and this report is the check of second derivatives.
+    # Drop two notes: the first-order report lists the fixed arguments, and second derivatives are checked here.
     notes = tuple(note for note in report.not_checked if not note.startswith(("held fixed", "second derivatives")))
     symmetric = _symmetry(gradient, prepared, w, options)
     return dataclasses.replace(report, consistency=(*report.consistency, *symmetric), not_checked=notes)
@@ -74,7 +74,7 @@ def has_reverse_mode(prepared: Prepared, problem: Problem, w: list[Array]) -> bo
 
 
 def _gradient(prepared: Prepared, problem: Problem) -> Callable[..., list[Array]]:
-    """Return the function (*args, w) → ∇⟨w, f⟩, with the names of the arguments of f."""
+    """Return the function (*args, w) → ∇⟨w, f⟩. The args have the same names as in f."""
 
     def gradient(*args: object) -> list[Array]:
         *args_of_f, last = args
@@ -124,7 +124,7 @@ def _symmetry(
             )
         except Exception:
             return []
-    # The first row belongs to x, and the other two to points moved by one rounding.
+    # The first row is for x, and the other two are for x moved by one rounding.
     rows: list[list[float]] = each.tolist()
     (a, b, size), *moved = rows
     if not np.isfinite(each).all() or size == 0:
@@ -133,7 +133,7 @@ def _symmetry(
     floor = max(constants.FLOOR, options["nondeterminism"], rounding_of(eps))
     verdict, _ = core.agree(abs(a - b), noise, size, floor, options["rtol"])
     if verdict is Verdict.CANNOT_TELL:
-        # The comparisons with quotients report this uncertainty.
+        # The checks against quotients already report this uncertainty.
         return []
     cause = Cause.AGREES if verdict is Verdict.RIGHT else Cause.ASYMMETRIC
     return [Consistency("⟨u, Hv⟩ = ⟨v, Hu⟩", verdict, cause, abs(a - b) / size)]

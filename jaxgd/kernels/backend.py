@@ -18,9 +18,9 @@ from jaxgd.typed import Tree
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# JAX's name for the platform of a lowered program, by the `platform` of a backend. A program traced for a GPU may later
-# run on the host's CPU, so a portable program also holds XLA's function. A program traced for a CPU rarely runs on
-# another device, so "cpu" is not listed: tracing XLA's function too would cost time.
+# JAX's name of the platform for which it lowers a program, by `Backend.platform`. A program traced for a GPU may later
+# run on the host's CPU, so a portable program also holds XLA's function. "cpu" is not listed: a program traced for a
+# CPU rarely runs on another device, and tracing XLA's function costs time.
 LOWERED = {"gpu": "cuda"}
 
 

@@ -39,10 +39,10 @@ def batched(one: Callable[[M, D], R], many: Callable[[M, D], R], *, divide: bool
     Args:
         one: The call, a function of two trees of arrays. The second holds the data.
         many: The call for a batch: every array of the first tree has a leading axis, and the data are shared.
-        divide: True to divide the batch among the devices if the data are batched too.
+        divide: True to divide a batch among the devices if its data are batched too.
 
     Returns:
-        The call with this rule. If the data are batched too, each device runs its elements one after the other.
+        The call with this rule. If the data are batched too, each device runs one element after the other.
     """
 
     def rule(axis_size: int, in_batched: Sequence[object], mapped: M, data: D) -> tuple[R, object]:

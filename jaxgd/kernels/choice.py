@@ -33,10 +33,10 @@ class BackendChoice:
 def select_backend(requested: str, job: Job) -> BackendChoice:
     """Select the backend for a job.
 
-    "auto" selects the first backend of the registry that can run the job and whose `why_slower` gives no reason against
-    it. The last backend, XLA, runs every job. If "auto" selects XLA, the reason says why the backend for the job's
-    device was passed over. If only XLA is for this device, the reason says why the backend before XLA was passed over.
-    The choice changes the results only by rounding.
+    "auto" selects the first backend of the registry that can run the job and whose `why_slower` returns None. The last
+    backend, XLA, runs every job. If "auto" selects XLA, the reason says why the other backend for the job's device was
+    passed over. If XLA is the only backend for this device, the reason is about the backend listed before XLA. The
+    choice changes the results only by rounding.
 
     Args:
         requested: "auto", or the name of a backend.

@@ -28,7 +28,7 @@ from jaxgd.typed import Tree, tree_leaves, tree_map
 
 TARGET = "jaxgd_cuda_epoch"
 _HIGHEST, _HIGH = jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGH
-# The number of TF32 parts into which a float32 factor is split, by the precision that the user asks for.
+# The number of TF32 parts per float32 factor, by the precision that the user asks for.
 _PARTS: dict[object, int] = {
     None: 2,
     **{"float32": 2, "highest": 2, _HIGHEST: 2},
@@ -37,7 +37,7 @@ _PARTS: dict[object, int] = {
 
 
 def shape_of(sizes: Sequence[int], batch_size: int | None, precision: object) -> Shape | str:
-    """Return the shape for which to compile the kernel, or the reason in one line if it takes no such arguments.
+    """Return the shape to compile the kernel for, or one line that says why the kernel does not take these arguments.
 
     Args:
         sizes: The sizes of the network's layers.
@@ -72,9 +72,9 @@ def shape_of(sizes: Sequence[int], batch_size: int | None, precision: object) ->
 
 @functools.cache
 def loaded(shape: Shape, ordinal: int) -> cubins.Cubin | str:
-    """Load the kernel for a shape on a device of this process. Return the kernel, or the reason in one line.
+    """Load the kernel for a shape on a device of this process. Return the kernel, or one line that says why not.
 
-    The first use of a shape compiles the kernel unless an earlier process has kept it on disk. Compiling takes about a
+    The first use of a shape compiles the kernel, unless it is on disk from an earlier process. Compiling takes about a
     second. Programs compiled by JAX refer to the kernel by its name.
     """
     device = driver.device(ordinal)
@@ -176,7 +176,7 @@ def _jax_sees_a_gpu() -> bool:
 
 
 def _extra() -> str:
-    """Return advice to install JAX: for CUDA 12 if a suitable GPU has an older driver than 13.0, otherwise for 13."""
+    """Return advice to install JAX: for CUDA 12 if the driver is older than 13.0, otherwise for CUDA 13."""
     device = driver.device()
     old = not isinstance(device, str) and device.driver < (13, 0)
     return f"JAX for a GPU: pip install 'jaxgd[cuda{12 if old else 13}]'"
@@ -200,7 +200,7 @@ def epoch(
     """Make one update v → v − η∇C per mini-batch, over all examples in the given order.
 
     Under vmap over networks, orders and η, one block of threads trains each network, and all share the data. Blocks
-    that do not fit on the device wait for the others. Under vmap over the data too, the networks train one by one.
+    that do not fit on the device wait for the others. If vmap batches the data too, the networks train one by one.
 
     Args:
         network: The network of sigmoid neurons, float32, with one hidden layer.
@@ -279,7 +279,7 @@ class _Cuda(Backend):
         return compiler if isinstance(compiler, str) else f"{device}, {compiler}"
 
     def fingerprint(self) -> str | None:
-        """Return the compiler's version, which influences the bits; None without a suitable GPU or a compiler."""
+        """Return the compiler's version, because it influences the results; None without a suitable GPU or compiler."""
         device = driver.device()
         compiler = device if isinstance(device, str) else nvrtc.compiler(device.driver[0])
         return None if isinstance(compiler, str) else str(compiler)

@@ -31,7 +31,7 @@ struct Array {
   DEVICE T* span(int i, [[maybe_unused]] int count) { return values + i; }
 };
 
-// Returns bytes i and i + 1 as one number of 16 bits, with byte i in the low half. i is even.
+// Returns bytes i and i + 1 as one number of 16 bits, with byte i in the low half. i must be even.
 template <int N>
 DEVICE uint32_t two_bytes(Array<uint8_t, N>& bytes, int i) {
   return *reinterpret_cast<const uint16_t*>(bytes.span(i, 2));
@@ -44,7 +44,7 @@ DEVICE S& shared() {
   return *reinterpret_cast<S*>(memory);
 }
 
-// Returns the x of another lane, whose number is this lane's xor the mask.
+// Returns the x of the lane whose number is this lane's number xor the mask.
 DEVICE float from_lane_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 
 DEVICE uint32_t bits(float x) { return __float_as_uint(x); }
@@ -62,7 +62,7 @@ DEVICE void multiply_add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Counts the bytes that asynchronous copies have written, in phases. A phase ends with its last expected byte.
+// Counts the bytes that asynchronous copies have written. A phase ends when its last expected byte arrives.
 using Arrivals = uint64_t;
 
 DEVICE uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
@@ -89,8 +89,8 @@ DEVICE void arrivals_wait(Arrivals* arrivals, int parity) {
       "r"(parity)
       : "memory");
 }
-// Lets later copies of this thread overwrite shared memory that threads have read before the latest barrier. In
-// the terms of PTX, these copies use the async proxy, and a barrier alone orders only accesses by the generic proxy.
+// Lets later copies of this thread overwrite shared memory that threads have read before the latest barrier. A barrier
+// alone does not suffice, because these copies use the async proxy of PTX.
 DEVICE void fence_before_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 // Starts a copy from global to shared memory. The addresses and the number of bytes are multiples of 16.
 DEVICE void bulk_copy(void* to, const void* from, int bytes, Arrivals* arrivals) {

@@ -66,8 +66,8 @@ def name_of(compiler: Compiler, shape: Shape, architecture: str, *flags: str) ->
 def usable_folder() -> Path | None:
     """Return the folder of the kernels, and create it if necessary.
 
-    Return None if the folder has no absolute path, if it cannot be created, or if another user could write to it: jaxgd
-    runs the kernels of this folder on the user's GPU, so a file from another user would run that user's code.
+    Return None if the folder has no absolute path, if it cannot be created, or if another user could write to it. jaxgd
+    runs the kernels of this folder, so a file from another user would run as code of this user.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:

@@ -1,10 +1,10 @@
 // Trains networks [INPUTS, HIDDEN, OUTPUTS] for an epoch, by mini-batch descent on the quadratic cost. One block trains
 // one network.
 //
-// The compiler defines the constants in capitals, which shape.py computes. block.h has the operations of a block.
+// shape.py computes the constants in capitals. block.h has the operations of a block.
 //
 // The weights of the first layer stay in registers for the whole epoch. Each warp holds the weights from some groups of
-// 8 inputs to all hidden neurons. A step, which is the update by one mini-batch, has five phases, with a barrier after
+// 8 inputs to all hidden neurons. A step is the update by one mini-batch. It has five phases, and a barrier follows
 // each of the first four:
 //   1. every warp computes the part of z from its own inputs, on the tensor core;
 //   2. the block sums the parts of z, and computes the hidden outputs;
@@ -13,8 +13,8 @@
 //   5. the block updates the output layer and the biases, and every warp its own weights of the first layer.
 // Meanwhile the device copies the images of the next steps to shared memory.
 //
-// The tensor core multiplies TF32 numbers, which have 11 significant bits. A byte is exact in TF32. The sum of two TF32
-// numbers keeps 22 bits of a float32 (PARTS = 2), and one TF32 number keeps 11 (PARTS = 1).
+// The tensor core multiplies TF32 numbers, which have 11 significant bits. A byte is exact in TF32. With
+// PARTS = 2, two TF32 numbers hold 22 bits of a float32. With PARTS = 1, one TF32 number holds 11 bits.
 #include <block.h>
 
 constexpr int kInputs = INPUTS, kHidden = HIDDEN, kOutputs = OUTPUTS, kBatch = BATCH, kParts = PARTS;
@@ -24,12 +24,12 @@ constexpr int kThreads = 32 * kWarps;
 // banks of shared memory.
 constexpr int kRow = (kInputs + 15) / 16 * 16, kPitch = kRow / 16 % 2 == 1 ? kRow : kRow + 16;
 constexpr int kAllGroups = (kInputs + 7) / 8;
-// The number of tiles of 16 hidden neurons and of 8 examples, and the numbers of neurons and examples that fill them.
+// A tile has 16 hidden neurons or 8 examples. kNeurons and kExamples include the padding of the last tile.
 constexpr int kNeuronTiles = (kHidden + 15) / 16, kNeurons = 16 * kNeuronTiles;
 constexpr int kExampleTiles = (kBatch + 7) / 8, kExamples = 8 * kExampleTiles;
-// Floats from one example, or one output neuron, to the next: strides that spread a warp's accesses over the banks.
+// Floats from one example or output neuron to the next. These strides spread a warp's accesses over the banks.
 constexpr int kStride = 36, kErrorStride = 40;
-// The most examples of a warp in phases 2 and 4, and the most outputs of a group of 4 threads in phase 3.
+// The most examples per warp in phases 2 and 4, and the most outputs per group of 4 threads in phase 3.
 constexpr int kWarpExamples = (kBatch + kWarps - 1) / kWarps;
 constexpr int kSlots = (4 * kBatch * kOutputs + kThreads - 1) / kThreads;
 static_assert(kHidden <= 32 && kOutputs <= 16 && kBatch <= 16 && kWarps * kGroups >= kAllGroups, "shape.py");
@@ -77,9 +77,10 @@ DEVICE Sigmoid sigmoid(float z) {
   return {z < 0.0f ? t * r : r, t * r * r};
 }
 
-// x: (n, kRow) bytes. The answers y are labels (n), or targets (n, kOutputs) if labels is null. orders: (networks, n).
-// etas: (networks). The weights and biases have a leading axis of networks, and are updated in place. finite:
-// (networks), 1 if no output was NaN, every label names an output, and every index in the order names an example.
+// x holds n rows of kRow bytes. The answers are labels, (n), or targets, (n, kOutputs), if `labels` is null. The shape
+// of orders is (networks, n). etas and finite hold one number per network. The weights and biases have a leading axis
+// of networks, and are updated in place. `finite` is 1 if no output was NaN, every label names an output, and every
+// index in the order names an example.
 // The phases share registers, so they are one function. NOLINTBEGIN(readability-function-cognitive-complexity)
 KERNEL(kThreads)
 jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, const int32_t* orders, const float* etas,
@@ -93,7 +94,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
   float *w2 = w2s + network * kOutputs * kHidden, *b2 = b2s + network * kOutputs;
   const int steps = (n - 1) / batch_size + 1;
   const auto count_of = [&](int step) { return min(batch_size, n - step * batch_size); };
-  // Returns the row of example e of a step. An index out of range gives row 0, and `finite` 0 at the end.
+  // Returns the row of example e of a step. An index out of range returns row 0, and sets `finite` to 0 at the end.
   bool valid = true;
   const auto row_of = [&](int step, int e) {
     const int32_t r = order[static_cast<int64_t>(step) * batch_size + e];
@@ -103,7 +104,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
   };
 
   // The groups of inputs that this warp holds, and its weights. w[g][m][i] belongs to neuron 16 m + row + 8 (i / 2) and
-  // input 8 (first + g) + 2 col + i % 2: the layout of the tensor core's sums.
+  // input 8 (first + g) + 2 col + i % 2. This is the layout of the tensor core's sums.
   const int first = kAllGroups * warp / kWarps, groups = kAllGroups * (warp + 1) / kWarps - first;
   const auto holds = [&](int g) { return kWarps * kGroups == kAllGroups || g < groups; };
   float w[kGroups][kNeuronTiles][4];
@@ -125,7 +126,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
   for (int i = t; i < kNeurons; i += kThreads) s.b1[i] = i < kHidden ? b1[i] : 0.0f;
   for (int i = t; i < 16; i += kThreads) s.b2[i] = i < kOutputs ? b2[i] : 0.0f;
 
-  // Warp 0 starts the copies of images, one lane per example. It reads their row numbers one step early.
+  // Warp 0 starts the copies of images, one lane per example. It reads the row numbers of the images one step early.
   int32_t next_row = warp == 0 && lane < count_of(0) ? row_of(0, lane) : 0;
   const auto fetch = [&](int step) {
     const int stage = step % kStages, count = count_of(step);
@@ -175,7 +176,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
     }
     arrivals_wait(s.arrivals.span(stage, 1), step / kStages % 2);
 
-    // This warp's part of z = w x. In a short mini-batch the last example stands in for the missing ones, whose δ is 0.
+    // This warp's part of z = w x. In a short mini-batch, the last example replaces missing ones. Their δ is 0.
     float z[kNeuronTiles][kExampleTiles][4] = {};
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
@@ -189,7 +190,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
       }
 #pragma unroll
       for (int m = 0; m < kNeuronTiles; ++m) {
-        // Columns 2 col and 2 col + 1 of a sum become columns col and col + 4 of a factor, so no lanes exchange data.
+        // Columns 2 col and 2 col + 1 of a sum serve as columns col and col + 4 of a factor, so lanes exchange no data.
         const float a[4] = {w[g][m][0], w[g][m][2], w[g][m][1], w[g][m][3]};
 #pragma unroll
         for (int k = 0; k < kExampleTiles; ++k) product(z[m][k], a, b[k]);
@@ -256,7 +257,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
     }
     barrier();
 
-    // Update the output layer and the biases. One warp updates each row of w2, one updates b1, and one b2.
+    // Update the output layer and the biases. One warp updates each row of w2, one warp b1, and one warp b2.
     for (int k = warp; k < kOutputs + 2; k += kWarps) {
       float sum = 0.0f;
       if (k < kOutputs && lane < kNeurons) {
@@ -272,8 +273,8 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
       }
     }
     // Update the weights of the first layer. The tensor core computes the change, and an ordinary addition adds it to
-    // the weights. If the tensor core truncates its sums, adding the weights there would shrink them a little at each
-    // step. An unrolled loop would need more registers than a thread has.
+    // the weights. The tensor core may truncate its sums, so adding the weights there could shrink them a little at
+    // each step. An unrolled loop would need more registers than a thread has.
 #pragma unroll 1
     for (int k = 0; k < kExampleTiles; ++k) {
       float d[kNeuronTiles][4];
