@@ -64,8 +64,8 @@ class Predict:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
     ]
-    """Image files: PNG, another format that Pillow reads, or IDX. In an IDX file, 0 is the background and
-    255 the ink. If the run was trained with --transpose, jaxgd predict also transposes the images of IDX files."""
+    """Image files: PNG, another format that Pillow reads, or IDX with 0 for the background and 255 for ink.
+    The command transposes the images of IDX files if the run was trained with --transpose."""
     single: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Expect one digit per picture. A picture with several digits is an error."""
     show: MaybePath = None
@@ -167,7 +167,9 @@ def _read(path: Path, frame: "Frame", *, transpose: bool, single: bool) -> "list
     if is_idx(path):
         images = read_idx(path)
         if images.ndim not in (2, 3) or images.size == 0:
-            raise DataError(f"{path}: expected an array (n, height, width) or (height, width), got {images.shape}.")
+            raise DataError(
+                f"{path}: expected images (n, height, width) or one image (height, width), got {images.shape}."
+            )
         images = np.ascontiguousarray(images.swapaxes(-1, -2)) if transpose else images
         whole = images if images.ndim == 3 else images[None]
         return [_of_image(f"{path}[{i}]", image, frame) for i, image in enumerate(whole)]
