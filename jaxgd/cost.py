@@ -245,8 +245,9 @@ def network_cost(
         ShapeError: If the network is empty, its layers do not fit together, x does not fit the network, or an
             activation of your own returns another shape. `quadratic_cost` and `cross_entropy` also raise it if y does
             not fit the outputs or the batch has no example.
-        DtypeError: If x is not real floating point, the network is not a tuple of layers with arrays of floats, `cost`
-            is not a function, or an activation is neither a name nor a function with a floating-point result.
+        DtypeError: If x is not real floating point, the network is not a tuple of layers with arrays of floats, or
+            `cost` is not a function. Also if an activation is neither a name nor a function with a floating-point
+            result.
             `quadratic_cost` and `cross_entropy` also raise it if y is not real floating point.
         RangeError: If the precision or an activation is unknown, or the device does not have the algorithm of the
             precision. Also if `cost` is `cross_entropy` and the output layer is neither "sigmoid" nor "softmax".

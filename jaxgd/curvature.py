@@ -120,8 +120,8 @@ def eigenpairs(
 
     Hu = λu, by Lanczos' method with full orthogonalization. The search restarts with the best vectors so far until
     ‖Hu − λu‖ ≤ rtol · max|λ| for all k pairs. It then continues in a new direction, orthogonal to these vectors, until
-    the k eigenvalues stay the same. The reason: the products Hd, H²d, … of one direction d show only one eigenvector of
-    a repeated eigenvalue, and almost nothing of an eigenvector that is nearly orthogonal to d. For at most
+    the k eigenvalues stay the same. One direction d is not enough: the products Hd, H²d, … show only one eigenvector of
+    a repeated eigenvalue. They show almost nothing of an eigenvector that is nearly orthogonal to d. For at most
     max(16, 2k + 6) variables, the search covers all directions at once and does not continue.
 
     λ_max limits η: gradient descent is stable below 2/λ_max. At a minimum λ_min ≥ 0. If ∇C = 0 and λ_min < 0, the point
@@ -138,9 +138,8 @@ def eigenpairs(
         which: The end of the spectrum, as in SciPy's `eigsh`: "LA" for the largest eigenvalues, towards +∞ (default),
             or "SA" for the smallest, towards −∞.
         args: Further arguments of the cost; by default none.
-        rtol: The tolerance of the residuals, relative to the largest |λ| of the k pairs; by default √eps of v's dtype,
-            or of float32 if that is wider. With this default, a well-separated eigenvalue has a relative error of about
-            eps.
+        rtol: The tolerance of the residuals, relative to the largest |λ| of the k pairs. The default is √eps of v's
+            dtype, or of float32 if that is wider. A well-separated eigenvalue then has a relative error of about eps.
         max_products: The search stops at the first restart after this number of Hessian-vector products; at least 1, by
             default 1000.
         start: The first direction of the search, a tree like v, such as the eigenvector at a nearby point. The search
