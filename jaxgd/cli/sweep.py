@@ -44,7 +44,8 @@ class Sweep(DataOptions):
 
     Prints one line for each pair of sizes and η. The line has the median, the quartiles and the best of the final
     accuracies on the validation images. It also has the shares of the networks that diverged, saturated or stayed
-    unchanged. Writes a folder with table.parquet. For each network, the table has one row for the start and one per epoch.
+    unchanged. Writes a folder with table.parquet. For each network, the table has one row for the start and one per
+    epoch.
 
     The same command with the same folder continues a sweep that was stopped or killed, with any number of processes.
     After Ctrl-C, SIGTERM or SIGHUP the command finishes the epoch and saves. A second signal stops at once.
