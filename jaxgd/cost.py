@@ -1,7 +1,7 @@
-"""The costs that descent minimizes, and the accuracy, which is reported next to them.
+"""The costs that descent minimizes, and the accuracy.
 
-A new cost is one function and one entry of `COSTS`. If it must be computed from the weighted inputs z of the
-output layer, it is also an entry of `_FROM_INPUTS`.
+A new cost needs a function and an entry in `COSTS`. A cost that must be computed from the weighted inputs z of the
+output layer also needs an entry in `_FROM_INPUTS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,23 +61,22 @@ def cross_entropy(a: Float[Array, "*batch out"], y: Float[Array, "*batch out"]) 
 
     C = −1/n Σ [y ln a + (1 − y) ln(1 − a)], with n examples and the sum over all their outputs.
 
-    `network_cost`, `backprop` and `train` with `cost=cross_entropy` do not use this formula, which is infinite for a
-    wrong output that rounds to 0 or 1. They compute the cost from the weighted inputs z of the output layer. This form
-    is finite for such outputs too:
+    This formula is infinite for a wrong output that rounds to 0 or 1. `network_cost`, `backprop` and `train` with
+    `cost=cross_entropy` therefore compute a finite cost from the weighted inputs z of the output layer:
 
     - "sigmoid" outputs: C = 1/n Σ [ln(1 + exp(z)) − y z], the same cost;
-    - "softmax" outputs: C = −1/n Σ y ln a, the log-likelihood cost of the book, which differs from the formula above.
+    - "softmax" outputs: C = −1/n Σ y ln a, the log-likelihood cost of the book, which is another cost.
 
-    The gradient of this form with respect to z is (a − y)/n, for softmax only if the targets of each
-    example sum to 1. With this cost, `network_cost`, `backprop` and `train` refuse other activations of the output
-    layer. A function of your own that calls `cross_entropy` uses the formula.
+    For "sigmoid", the gradient with respect to z is (a − y)/n. For "softmax", it is (a − y)/n if the targets of each
+    example sum to 1. `network_cost`, `backprop` and `train` refuse `cross_entropy` with other activations of the output
+    layer. A cost of your own that calls `cross_entropy` uses the formula above.
 
     Args:
         a: Outputs, real floating point, (..., out), from 0 to 1. The leading axes are the examples: n is their product.
         y: Targets, real floating point, of the same shape, from 0 to 1. Nothing is broadcast.
 
     Returns:
-        The cost, a scalar in the wider dtype of a and y, 0 or more. A target of 0 or 1 adds 0 if the output equals it.
+        The cost, a scalar in the wider dtype of a and y, 0 or more. An output that equals its target, 0 or 1, adds 0.
 
     Raises:
         ShapeError: If the shapes differ, a is a scalar, or the batch has no example or no output.
@@ -103,7 +102,7 @@ def _require_pair(who: str, a: object, y: object) -> None:
 
 @jax.custom_jvp
 def _sigmoid_entropy(z: Array, y: Array) -> Array:
-    """Return Σ [ln(1 + exp(z)) − y z] of each example. No two large terms cancel if y is 0 or 1."""
+    """Return Σ [ln(1 + exp(z)) − y z] of each example, without cancellation if y is 0 or 1."""
     terms = jnp.where(z > 0, (1 - y) * z, -y * z) + jnp.log1p(jnp.exp(-jnp.abs(z)))
     return jnp.sum(terms, axis=-1)
 
@@ -115,9 +114,9 @@ def _sigmoid_entropy_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Ar
 
 
 def sigmoid_error(z: Array, y: Array) -> Array:
-    """Return σ(z) − y, the derivative of the cross-entropy of one example, as (1 − y) σ(z) − y σ(−z).
+    """Return σ(z) − y, the derivative of the cross-entropy of one example, computed as (1 − y) σ(z) − y σ(−z).
 
-    For y = 1, the difference σ(z) − 1 would be 0 in float32 from z = 17 on.
+    For y = 1, σ(z) − y would be 0 in float32 from z = 17 on.
     """
     return (1 - y) * sigmoid(z) - y * sigmoid(-z)
 
@@ -125,7 +124,7 @@ def sigmoid_error(z: Array, y: Array) -> Array:
 @jax.custom_jvp
 def _softmax_entropy(z: Array, y: Array) -> Array:
     """Return −Σ y ln a of each example, where a is the softmax of z."""
-    # ln a is −∞ if the difference of two z overflows, and 0 · (−∞) would be NaN.
+    # ln a is −∞ if the difference of two z overflows. For y = 0, the product y ln a would then be NaN.
     return -jnp.sum(jnp.where(y == 0, 0, y * _log_softmax(z)), axis=-1)
 
 
@@ -144,8 +143,8 @@ def _log_softmax(z: Array) -> Array:
 def softmax_error(z: Array, y: Array) -> Array:
     """Return a_j Σ_k y_k − y_j, where a is the softmax of z: the derivative of −Σ y ln a of one example.
 
-    The value is computed as a_j Σ_{k≠j} y_k − y_j (1 − a_j). For the largest output m, 1 − a_m is computed as the
-    sum of the other outputs, because the difference would be 0 in float32 if a_m is close to 1.
+    The value is computed as a_j Σ_{k≠j} y_k − y_j (1 − a_j). For the largest output a_m, the sum of the other outputs
+    replaces 1 − a_m, which could round to 0.
     """
     a, largest = softmax(z), is_largest(z)
     others = jnp.sum(jnp.where(largest, 0, a), axis=-1, keepdims=True)
@@ -179,7 +178,7 @@ _FROM_INPUTS = {
 
 
 def from_inputs(cost: Cost, activation: Activation) -> FromInputs | None:
-    """Return the cost as a function of z, or None if it has no such form for this activation."""
+    """Return the cost as a function of z, or None if `_FROM_INPUTS` has none for this activation."""
     forms = next((forms for known, forms in _FROM_INPUTS.items() if known is cost), None)
     return None if forms is None or not isinstance(activation, str) else forms.get(activation)
 
@@ -246,8 +245,9 @@ def network_cost(
         ShapeError: If the network is empty, its layers do not fit together, x does not fit the network, or an
             activation of your own returns another shape. `quadratic_cost` and `cross_entropy` also raise it if y does
             not fit the outputs or the batch has no example.
-        DtypeError: If x is not real floating point, the network is not a tuple of layers with arrays of floats, `cost`
-            is not a function, or an activation is neither a name nor a function with a floating-point result.
+        DtypeError: If x is not real floating point, the network is not a tuple of layers with arrays of floats, or
+            `cost` is not a function. Also if an activation is neither a name nor a function with a floating-point
+            result.
             `quadratic_cost` and `cross_entropy` also raise it if y is not real floating point.
         RangeError: If the precision or an activation is unknown, or the device does not have the algorithm of the
             precision. Also if `cost` is `cross_entropy` and the output layer is neither "sigmoid" nor "softmax".

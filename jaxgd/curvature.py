@@ -70,8 +70,7 @@ def hessian_vector_product(cost: Cost, v: V, u: Tree, args: tuple[Any, ...] = ()
         require_variables(who, name, tree)
     require_args(who, args)
     require_like(who, "u", u, "v", v)
-    # Inside jax.shard_map, u may be equal on all devices while v is not. JAX differentiates some loops in a cost only
-    # if both vary over the same axes.
+    # Inside jax.shard_map, JAX differentiates some loops in a cost only if u and v vary over the same axes.
     u = varying(tree_map(lambda x, y: jnp.asarray(y, jnp.result_type(x)), v, u), v)
 
     def equal_cost(x: V) -> Array:
@@ -121,16 +120,16 @@ def eigenpairs(
 
     Hu = λu, by Lanczos' method with full orthogonalization. The search restarts with the best vectors so far until
     ‖Hu − λu‖ ≤ rtol · max|λ| for all k pairs. It then continues in a new direction, orthogonal to these vectors, until
-    the k eigenvalues stay the same. The reason: the products Hd, H²d, … of one direction d show only one eigenvector of
-    a repeated eigenvalue, and almost nothing of an eigenvector that is nearly orthogonal to d. For at most
+    the k eigenvalues stay the same. One direction d is not enough: the products Hd, H²d, … show only one eigenvector of
+    a repeated eigenvalue. They show almost nothing of an eigenvector that is nearly orthogonal to d. For at most
     max(16, 2k + 6) variables, the search covers all directions at once and does not continue.
 
     λ_max limits η: gradient descent is stable below 2/λ_max. At a minimum λ_min ≥ 0. If ∇C = 0 and λ_min < 0, the point
     is a saddle or a maximum.
 
-    Rounding leaves residuals of a few eps · ‖H‖. The search therefore accepts all residuals of at most
-    16 eps · ‖H‖; `converged` is then False if one of them is above the tolerance. If |λ| ≤ 4 eps · ‖H‖ for all k
-    pairs, the eigenvalues are 0 within rounding, and the tolerance is 16 eps · ‖H‖.
+    Rounding leaves residuals of a few eps · ‖H‖. The search therefore accepts a residual of at most 16 eps · ‖H‖ even
+    above the tolerance, but `converged` is then False. If |λ| ≤ 4 eps · ‖H‖ for all k pairs, the eigenvalues are 0
+    within rounding, and the tolerance is 16 eps · ‖H‖.
 
     Args:
         cost: The function; `cost(v, *args)` returns one real scalar.
@@ -139,9 +138,8 @@ def eigenpairs(
         which: The end of the spectrum, as in SciPy's `eigsh`: "LA" for the largest eigenvalues, towards +∞ (default),
             or "SA" for the smallest, towards −∞.
         args: Further arguments of the cost; by default none.
-        rtol: The tolerance of the residuals, relative to the largest |λ| of the k pairs; by default √eps of v's dtype,
-            or of float32 if that is wider. The relative error of a well-separated eigenvalue is then about eps, because
-            it is about the square of the error of the vector.
+        rtol: The tolerance of the residuals, relative to the largest |λ| of the k pairs. The default is √eps of v's
+            dtype, or of float32 if that is wider. A well-separated eigenvalue then has a relative error of about eps.
         max_products: The search stops at the first restart after this number of Hessian-vector products; at least 1, by
             default 1000.
         start: The first direction of the search, a tree like v, such as the eigenvector at a nearby point. The search
@@ -248,7 +246,7 @@ class _Search(NamedTuple):
     products: Array
     settled: Array  # the values at the latest restart in a new direction
     copies: Array  # the number of restarts in a new direction, which find copies of repeated eigenvalues
-    scale: Array  # the largest |λ| seen, which stands for ‖H‖
+    scale: Array  # the largest |λ| so far, an estimate of ‖H‖
     done: Array
     converged: Array
 
@@ -266,10 +264,8 @@ def _lanczos(
     eps = finfo(kind).eps
     m = min(n, max(2 * k + 6, 16))
     kept = min(k + (m - k) // 2, m - 1)
-    # The products Hd, H²d, … of one direction d contain only one eigenvector of a repeated eigenvalue. They contain
-    # almost nothing of an eigenvector that is nearly orthogonal to d. Once all k pairs are found, the search continues
-    # in a new direction until the k values stay the same. For k > 1, the residual of value number k + 1 must also be
-    # small compared with its distance from value number k.
+    # Once all k pairs are found, the search continues in new directions; `eigenpairs` states the reason. For k > 1, it
+    # also computes pair k + 1, whose residual must be small compared with the gap between the values k and k + 1.
     checked = m < n
     wanted = k + (checked and k > 1)
 
@@ -311,7 +307,7 @@ def _lanczos(
             done = complete & ~again
         if wanted > k:
             done &= residuals[k] <= jnp.maximum(jnp.abs(values[k] - values[k - 1]) / 100, limit)
-        # Keep only the k vectors, so that the next value comes from the new direction.
+        # Before a new direction, keep only the k vectors.
         first = jnp.where(again, k, kept)
         stays = jnp.arange(kept)[:, None] < first
         worst = jnp.argmax(residuals)

@@ -15,22 +15,21 @@ if TYPE_CHECKING:
 
     from jaxgd.data.image import Digit, Frame, Picture
 
-# The activations make an answer doubtful if the largest is below _LOW, or exceeds the second largest by less than
-# _CLOSE. On the clean photographs of the benchmark `photographs` with seed 1, these limits make 1.5% of the answers
-# doubtful; limits of 0.5 and 0.3 would make 2.8% doubtful.
+# An answer is doubtful if the largest activation is below _LOW, or exceeds the second largest by less than _CLOSE.
+# These limits make 1.5% of the answers doubtful for the clean photographs of the benchmark `photographs` with seed 1.
 _LOW, _CLOSE = 0.4, 0.2
 _MOST_ROWS = 20  # largest number of digits in a figure
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """An image as the network sees it, and the origin of the image.
+    """An image for the network, and the place where the image comes from.
 
     Attributes:
-        name: Name of the image: the file, with an index for an image of an IDX file, or with the rows and columns of
-            one of several digits.
-        framed: The image in the frame of the training images.
-        picture: The picture that the digit was found in; None for an image of an IDX file.
+        name: The path of the file. An image of an IDX file adds its index. One of several digits in a picture adds its
+            rows and columns.
+        framed: The image that the network reads, in the size of the training images.
+        picture: The picture in the file; None for an IDX file.
         digit: The digit found in the picture; None if the whole image counts as one digit.
         several: The number of digits in the picture.
     """
@@ -47,12 +46,12 @@ class Predict:
     """Read the digits in each image.
 
     Prints one line per digit with tab-separated fields: the file, the digit and the network's output activations. The
-    digits of a picture are in order from left to right. If a picture has several digits, the rows and columns of each
+    digits of a picture are listed from left to right. If a picture has several digits, the rows and columns of each
     digit follow the file's name, as in two.png[40:210,35:160]. A picture may have up to 50 million pixels, dark or
-    light ink, uneven light and lines along its edges: each digit is scaled and centered like the training images.
+    light ink, uneven light, and lines along its edges. Each digit is scaled and centered like the training images.
 
-    Warns on standard error of a doubtful answer for a picture: ink at the edge, ink in separate parts, several digits,
-    a low activation, two close activations, or an activation that is NaN.
+    Warns on standard error if the answer for a picture is doubtful. The reasons are ink at the edge, ink in separate
+    parts, several digits, a low activation, two close activations, or an activation that is NaN.
 
     Exit status: 0 all images were read, even with doubts; 1 an image could not be read or the figure could not be
     written (standard error states the reason); 2 misuse.
@@ -65,8 +64,8 @@ class Predict:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
     ]
-    """Image files: PNG, another format that Pillow reads, or IDX, where 0 is the background and 255 the ink.
-    The images of IDX files are transposed if the run was trained with --transpose."""
+    """Image files: PNG, another format that Pillow reads, or IDX with 0 for the background and 255 for ink.
+    The command transposes the images of IDX files if the run was trained with --transpose."""
     single: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Expect one digit per picture. A picture with several digits is an error."""
     show: MaybePath = None
@@ -111,7 +110,7 @@ class Predict:
         outputs = np.asarray(outputs_in_chunks(network, x))
         for i, reading in enumerate(readings):
             a: NDArray[np.floating] = outputs[i]
-            # As in `jaxgd evaluate`, outputs with a NaN are no answer.
+            # As in `jaxgd evaluate`, outputs with a NaN give no answer.
             answer = "none" if np.isnan(a).any() else int(a.argmax()) + first
             print(one_line(reading.name), answer, *(f"{activation:.4f}" for activation in a.tolist()), sep="\t")
             if doubts := doubts_of(reading, a, first):
@@ -129,7 +128,7 @@ class Predict:
 def doubts_of(reading: Reading, a: "NDArray[np.floating]", first: int = 0) -> list[str]:
     """Return the reasons to doubt the answer for a picture. `first` is the label of output 0.
 
-    An image of an IDX file has no picture and no doubts.
+    For an image of an IDX file, which has no picture, return no reasons.
     """
     if reading.picture is None:
         return []
@@ -155,10 +154,9 @@ def doubts_of(reading: Reading, a: "NDArray[np.floating]", first: int = 0) -> li
 
 
 def _read(path: Path, frame: "Frame", *, transpose: bool, single: bool) -> "list[Reading | Exception]":
-    """Return the images in a file, each in the frame of the training images.
+    """Return a reading of each image in a file, but an error for a blank image of an IDX file.
 
-    In place of a blank image of an IDX file, return its error. With `transpose`, images of an IDX file are
-    transposed. With `single`, a picture of several digits is refused.
+    With `transpose`, transpose the images of an IDX file. With `single`, refuse a picture of several digits.
     """
     import numpy as np
 
@@ -169,7 +167,9 @@ def _read(path: Path, frame: "Frame", *, transpose: bool, single: bool) -> "list
     if is_idx(path):
         images = read_idx(path)
         if images.ndim not in (2, 3) or images.size == 0:
-            raise DataError(f"{path}: expected images (n, height, width) or one (height, width), got {images.shape}.")
+            raise DataError(
+                f"{path}: expected images (n, height, width) or one image (height, width), got {images.shape}."
+            )
         images = np.ascontiguousarray(images.swapaxes(-1, -2)) if transpose else images
         whole = images if images.ndim == 3 else images[None]
         return [_of_image(f"{path}[{i}]", image, frame) for i, image in enumerate(whole)]
@@ -195,7 +195,7 @@ def _read(path: Path, frame: "Frame", *, transpose: bool, single: bool) -> "list
 
 
 def _of_image(name: str, image: "NDArray[np.uint8]", frame: "Frame") -> "Reading | Exception":
-    """Fit an image to the frame of the training images, unless it has their size. Return an error if it is blank."""
+    """Scale and center an image unless it has the size of the training images. Return an error if it is blank."""
     from jaxgd.data.image import fit_to_frame
     from jaxgd.errors import DataError
 

@@ -41,7 +41,7 @@ class Report:
     """Data set to read: a name, or a folder of IDX files. (default: the run's data set)"""
     data_dir: MaybePath = None
     """Folder to search for data sets and to download them to.
-    (default: the folder that the run used, if the data are the run's own, otherwise as for jaxgd train)"""
+    (default: for the data set of the run, the folder that the run used; otherwise as for jaxgd train)"""
 
     def run(self, argv: list[str]) -> int:
         """Write the page and return the exit status."""
@@ -55,14 +55,14 @@ class Report:
         facts = _facts(self, folder)
         for note in facts.notes:
             error_line("jaxgd report", f"warning: {note}")
-        # The name of a folder may have bytes that are not UTF-8.
+        # The page names the run folder, and the name may have bytes that are not UTF-8.
         write_atomically(path, run_page(facts).encode(errors="backslashreplace"))
         say(f"written: {path}")
         return DONE
 
 
 def _facts(options: Report, folder: "RunFolder") -> "RunFacts":
-    """Collect the facts of the run, with a note for each missing or changed part of it."""
+    """Collect the facts of the run. Add notes about missing files and changed data."""
     from jaxgd.errors import CheckpointError
     from jaxgd.report.run_page import RunFacts
     from jaxgd.report.run_page.metrics import read_metrics
@@ -87,7 +87,7 @@ def _facts(options: Report, folder: "RunFolder") -> "RunFacts":
         metrics = read_metrics(folder.metrics)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        notes.append(f"No curves: {folder.metrics} cannot be read: {reason}. Training writes it again: {resume}")
+        notes.append(f"No curves: {folder.metrics} cannot be read: {reason}. To write it again: {resume}")
     return RunFacts(
         name=folder.path.absolute().name,
         config=folder.config,
@@ -135,8 +135,8 @@ _STATED = ("data", "sizes", "scheme", "eta", "batch_size", "epochs", "seed", "ke
 def training_command(config: "RunConfig", start: Path) -> str:
     """Return the command line that repeats a run: its environment variables, and its settings as options of train.
 
-    Options with their defaults are left out, except those in _STATED. `start` is the copy of the network that the run
-    started from, used only if the run has the option --from.
+    Options with their defaults are left out, except those in _STATED. For a run with --from, `start` is the
+    run's copy of that network.
     """
     left_out = {"data_dir"} if _is_usual(config["data_dir"]) else set()
     if not is_folder(config["data"]):
@@ -145,7 +145,7 @@ def training_command(config: "RunConfig", start: Path) -> str:
         left_out.add("activation")
     started = config.get("from") is not None
     if started:
-        left_out |= {"sizes", "activation"}  # the file of --from holds them
+        left_out |= {"sizes", "activation"}  # the network of --from has its own
     values = {name: value for name, value in config.items() if name not in left_out}
     if started:
         values["from"] = start

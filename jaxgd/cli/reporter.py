@@ -33,7 +33,7 @@ class Reporter:
 
     def __init__(self, *, progress: bool, tensorboard: bool) -> None:
         self._progress, self._tensorboard = progress, tensorboard
-        # The reason that a line could not be written to stdout, such as a full disk. Empty if all lines were written.
+        # The reason why a line could not be written to stdout, such as a full disk. Empty if all lines were written.
         self.broken = ""
         if tensorboard:
             try:
@@ -46,7 +46,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def over(self, folder: RunFolder, data: Dataset, epochs: int, entries: list[History]) -> Iterator[None]:
-        """Report on a run of `epochs` epochs. `entries` holds the history of the epochs that an earlier run made."""
+        """Report on a run of `epochs` epochs. `entries` is the history so far, empty for a new run."""
         from tqdm import tqdm
 
         done = max(len(entries) - 1, 0)
@@ -93,13 +93,13 @@ class Reporter:
 
         `best` is the best epoch on the validation images. If it is None, print the best epoch on the test images.
         """
-        # The message of STOPPED names a callback, but the user gave none. The command reports a signal itself.
+        # The message of STOPPED would confuse the user: it names a callback. The command itself reports the signal.
         if outcome.reason is not Reason.STOPPED:
             say(outcome.message)
         if len(entries) > 1:
             last = f"test: {self._correct(entries[-1])} ({entries[-1].test_accuracy:.2%})"
             first = max(range(1, len(entries)), key=lambda k: entries[k].test_accuracy)
-            # Two best epochs, on different images, would confuse the user.
+            # Print one best epoch only. The best epoch on the validation images may be another.
             best_test = f"; best: epoch {first - 1}, {self._correct(entries[first])}"
             say(last + (best_test if best is None else " after the last epoch"))
         if best is not None and best.epoch >= 0:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
-    """The options that name the data set of a command that trains."""
+    """The options that choose the data set for `jaxgd train` and `jaxgd sweep`."""
 
     data: Annotated[MaybeName, tyro.conf.arg(help=f"{DATA_HELP}\n(default: digits)")] = None
     data_dir: MaybePath = None
@@ -76,7 +76,7 @@ def load_data(name: str, data_dir: str | Path | None, conventions: Conventions =
     from jaxgd.errors import RangeError
 
     if data_dir is not None and (is_included(name) or is_folder(name)):
-        why = "comes with jaxgd" if is_included(name) else "is a folder of its own"
+        why = "comes with jaxgd" if is_included(name) else "is itself a folder"
         raise RangeError(f"--data-dir must be left out, because {name} {why}, got {data_dir}.")
     if not is_folder(name) and name not in DATASETS:
         raise RangeError(f"--data must be {', '.join(DATASETS)} or the path of a folder of IDX files, got {name!r}.")
@@ -121,7 +121,7 @@ def digest(data: "Dataset") -> str:
 
 
 def other_data(data: "Dataset", run: Path, config: "RunConfig") -> str:
-    """Return a sentence if the data are not those that the run was trained on, and otherwise an empty string."""
+    """Return a warning if the data differ from the data set of the run, and otherwise an empty string."""
     actual, expected = digest(data), config["data_sha256"]
     if actual == expected:
         return ""
@@ -139,9 +139,8 @@ def require_sizes_fit(
 ) -> None:
     """Raise RangeError unless the network has one input per pixel and one output per class.
 
-    Pass `exact=False` if the number of classes is inferred from the labels: additional outputs are then allowed. Pass
-    the run folder or the file in `run` if the network comes from it, and not from the option --sizes. `who` is the
-    command in the message.
+    With `exact=False`, allow additional outputs: the labels of a folder may lack the last classes. `run` is the run
+    folder or the file of the network, or None if the sizes come from --sizes. `who` is the command in the message.
     """
     import jax.numpy as jnp
 

@@ -1,8 +1,8 @@
-"""Ctrl-C, SIGTERM and SIGHUP stop the command at once, or after the epoch while a network trains.
+"""Ctrl-C, SIGTERM and SIGHUP stop the command at once, or during training after the current epoch.
 
-A thread receives the signals. Python itself runs a handler only when the main thread is back from C++, where a
-compilation or an epoch may take minutes. No handler raises an exception: inside an import, a callback or a destructor
-an exception could get lost, and inside XLA it can crash the process.
+A thread receives the signals, because Python runs a handler only after the main thread has returned from C++. A
+compilation or an epoch may stay in C++ for minutes. No handler raises an exception. An exception could get lost inside
+an import, a callback or a destructor, and it can crash the process inside XLA.
 
 This module is imported before all others of the command, so it imports little.
 """
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
-_TWICE = 0.1  # seconds in which several signals count as one
+_TWICE = 0.1  # signals within this number of seconds count as one
 
 
 class Stop:
@@ -33,9 +33,9 @@ class Stop:
     _time = 0.0
 
     def takes(self, number: int) -> bool:
-        """Record the first signal, and return True. Return False for a later one, which must stop at once.
+        """Record the first signal, and return True. Return False for a later signal: the command must stop at once.
 
-        A signal within 0.1 s of the first counts as the same: `timeout` sends it to the process and to its group.
+        Return True for a signal within 0.1 s of the first: `timeout` sends each signal to the process and to its group.
         """
         if not self.number:
             self._request(number)
@@ -78,7 +78,7 @@ def status(number: int) -> int:
 
 
 def leave_on_signals() -> None:
-    """Let each signal end this process with one line. A signal that the parent ignores, as nohup does, stays ignored.
+    """Let each signal end this process with a message. A signal that the parent ignores, as nohup does, stays ignored.
 
     Call this first, and only in a process that belongs to the command.
     """
@@ -94,7 +94,7 @@ def leave_on_signals() -> None:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         threading.Thread(target=_listen, args=(reader,), name="jaxgd-signals", daemon=True).start()
-    except (OSError, RuntimeError):  # no file descriptor or thread is left: the handlers above stay
+    except (OSError, RuntimeError):  # no file descriptor or thread is left: keep the handlers above
         return
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     _State.listening = True
@@ -105,18 +105,18 @@ def leave_on_signals() -> None:
 def _open_standard_streams() -> None:
     """Open the null device in place of each standard stream that the parent has closed.
 
-    Otherwise the next file, for instance a checkpoint, could get file descriptor 2, and C++ would log into it.
+    Otherwise a checkpoint could get file descriptor 2, and C++ would log into it.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free file descriptor: `number`
 
 
 @contextlib.contextmanager
 def finishing_first() -> Iterator[Stop]:
-    """Inside the block, the first signal only requests a stop. The next one acts as it does outside of the block."""
+    """Let the first signal inside the block only request a stop. A later signal acts as outside of the block."""
     stop = Stop()
     if _State.listening:
         with _State.lock:

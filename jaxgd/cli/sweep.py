@@ -42,9 +42,10 @@ if TYPE_CHECKING:
 class Sweep(DataOptions):
     """Train a network for every combination of sizes, η and seed, and tabulate the results.
 
-    Prints one line for each pair of sizes and η: the median, the quartiles and the best of the final accuracies, and
-    the shares of the networks that diverged, saturated or stayed unchanged. The accuracy is on the validation images.
-    Writes a folder with table.parquet, which has one row for the start and one per epoch of each network.
+    Prints one line for each pair of sizes and η. The line has the median, the quartiles and the best of the final
+    accuracies on the validation images. It also has the shares of the networks that diverged, saturated or stayed
+    unchanged. Writes a folder with table.parquet. For each network, the table has one row for the start and one per
+    epoch.
 
     The same command with the same folder continues a sweep that was stopped or killed, with any number of processes.
     After Ctrl-C, SIGTERM or SIGHUP the command finishes the epoch and saves. A second signal stops at once.
@@ -61,7 +62,7 @@ class Sweep(DataOptions):
     eta: Floats = (3.0,)
     """Learning rates η, above 0."""
     seeds: Int = 1
-    """Number of seeds for each pair of sizes and η: 0, 1, 2 and so on, as in jaxgd train --seed."""
+    """Number of seeds for each pair of sizes and η. The seeds are 0, 1, 2 and so on, as in jaxgd train --seed."""
     scheme: Scheme = None
     batch_size: BatchSize = 10
     """Examples per mini-batch, or full to use all examples in each update."""
@@ -70,12 +71,12 @@ class Sweep(DataOptions):
     folder: Annotated[MaybePath, tyro.conf.arg(aliases=["--run-dir"])] = None
     """Folder to write, or to continue. (default: sweeps/DATA-TIME)"""
     keep: MaybeBest = None
-    """Save as files the INT best completed networks of each network size, by accuracy. (default: none)"""
+    """For each network size, save the INT completed networks with the highest accuracies. (default: none)"""
     part: MaybePart = None
     """Part of the sweep to run, such as 2/8, the second of eight. The parts share one folder and may run together.
     (default: the whole sweep)"""
     memory: MaybeBytes = None
-    """Memory for the networks that train together, such as 2GB. A sweep that is continued keeps its first value.
+    """Memory for the networks that train together, such as 2GB. A continued sweep keeps its first value.
     (default: a quarter of the free memory of the machine or of its accelerators)"""
     merge: MaybePath = None
     """Folder of complete parts, whose tables are joined into table.parquet. No network is trained."""
@@ -127,7 +128,7 @@ def _sweep(options: Sweep, argv: list[str]) -> int:
     with signals.finishing_first() as stop:
 
         def is_stopped() -> bool:
-            # The first call shows that all checks have passed and the folder exists.
+            # `sweep` calls this only after all checks have passed and the folder exists.
             nonlocal began
             if not began:
                 began = True

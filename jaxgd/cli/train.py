@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from jaxgd.outcome import Outcome
     from jaxgd.run_folder import RunFolder
 
-# Shortest time in seconds between checkpoints without --checkpoint-every. A checkpoint takes as long as 20 epochs on
-# the data set digits.
+# Without --checkpoint-every, checkpoints are at least this number of seconds apart. One checkpoint takes as long as
+# 20 epochs on the data set digits.
 _SECONDS = 1.0
-# Smallest side of training images in pixels that leaves the handwriting of a photograph legible.
+# Handwriting stays legible in training images that have at least this number of rows and columns.
 _READABLE = 16
 
 
@@ -184,7 +184,7 @@ def _train(
         "kernel": kernel.name,
         # Earlier versions did not record gradient_norm and budget.
         "gradient_norm": config.get("gradient_norm", True),
-        # In a job of several processes, the examples are divided among the devices, and `train` uses no budget.
+        # `train` uses no budget in a job of several processes.
         "budget": Budget(**config["budget"]) if "budget" in config and not job else None,
     }
     with signals.finishing_first() as stop, folder.locked(), folder.checkpoints() as checkpoints:
@@ -212,7 +212,7 @@ def _train(
         def after_epoch(state: "TrainState", entry: "History") -> bool:
             nonlocal saved
             k = int(entry.epoch)
-            if k == len(entries):  # the entry of a resumed state is already recorded
+            if k == len(entries):  # the first entry of a resumed run is already recorded
                 entries.append(entry)
                 folder.append_metrics(entry, None if state.best is None else int(state.best.epoch))
                 if k and decided(job, time.monotonic() - saved >= _SECONDS if due is None else k % due == 0):
@@ -269,9 +269,10 @@ def _train(
 
 
 def _of_the_last_epoch(result: "TrainResult", entries: list["History"], settings: dict[str, Any], n: int) -> "Outcome":
-    """Return the outcome of `train`, or UNCHANGED if it is ok, the last epoch changed no weight, and C is not near 0.
+    """Return UNCHANGED if training has stalled with an ok outcome, and otherwise the outcome of `train`.
 
-    For a resumed run without further epochs, `train` makes 0 epochs, so it cannot report UNCHANGED itself.
+    Training has stalled if the last epoch changed no weight and C is not near 0. `train` itself cannot report UNCHANGED
+    for a resumed run without further epochs.
     """
     import jax.numpy as jnp
 

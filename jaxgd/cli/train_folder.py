@@ -141,9 +141,9 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
 
 
 def _place(name: str, data_dir: str | Path | None) -> tuple[str, str | None]:
-    """Return the name or folder of the data, and the folder to search for named data sets, as a run records them.
+    """Return the name or folder of the data, and the folder to search for named data sets.
 
-    The paths are absolute, so that a resumed run finds the data if the current folder or JAXGD_DATA_DIR has changed.
+    A run records both. The paths are absolute, because the current folder or JAXGD_DATA_DIR may change.
     """
     from jaxgd.data.named import resolve_data_dir
 
@@ -185,7 +185,7 @@ def _require_utf8(option: str, path: Path) -> None:
 
 
 def resumed_run(options: "Train", path: Path, argv: list[str]) -> tuple["RunFolder", "Dataset", tuple[str, str | None]]:
-    """Open the run folder to continue, load its data, and check that they have not changed. Also return their place."""
+    """Open a run folder to continue, and load its data. Raise if the data changed. Also return their place."""
     from jaxgd.errors import CheckpointError, DataError, RangeError, require_count
     from jaxgd.run_folder import RunFolder
 
@@ -197,7 +197,7 @@ def resumed_run(options: "Train", path: Path, argv: list[str]) -> tuple["RunFold
     config = folder.config
     name = options.data or config["data"]
     own_place = options.data is None and options.data_dir is None
-    # Search the recorded folder only for the run's own data set. Another data set may be elsewhere.
+    # Search the recorded folder only for the run's own data set.
     data_dir = options.data_dir or (config["data_dir"] if name == config["data"] else None)
     moved = f"If the data have moved: {continue_line(folder)} --data" + (
         f" {name} --data-dir" if config["data_dir"] else ""
@@ -239,7 +239,7 @@ def _made_with() -> dict[str, str]:
 
 
 def _budget() -> "Budget":
-    """Return the memory budget of the platform. It decides the order of XLA's sums, so a run records and keeps it."""
+    """Return the memory budget of the platform. A run records it, because the order of XLA's sums depends on it."""
     import jax
 
     from jaxgd.chunks import budget_of
@@ -257,7 +257,7 @@ def network_and_key(folder: "RunFolder") -> tuple["Network", "jax.Array"]:
     config, activation = folder.config, folder.config.get("activation")
     if (source := config.get("from")) is None:
         scheme = config["scheme"]
-        assert scheme is not None  # only a run that starts from a trained network has no scheme
+        assert scheme is not None  # only a run with --from has no scheme
         network, key = first_network(config["seed"], config["sizes"], scheme)
         return activated("train", network, activation), key
     network = load_network(folder.start, allow_non_finite=True)
@@ -265,7 +265,7 @@ def network_and_key(folder: "RunFolder") -> tuple["Network", "jax.Array"]:
         raise CheckpointError(
             f"{folder.start} is not the network that the run started from: expected the SHA-256 {expected}, got {got}."
         )
-    # The key does not depend on the sizes.
+    # `first_network` returns the same key for all sizes.
     return activated("train", network, activation), first_network(config["seed"], (1, 1), "scaled")[1]
 
 
@@ -275,7 +275,7 @@ def batch_size_of(config: "RunConfig") -> int | None:
 
 
 def on_devices(data: "Dataset") -> "Dataset":
-    """Return the data divided among all devices, in a job of several processes; otherwise the data unchanged."""
+    """Divide the data among all devices in a job of several processes. Otherwise return the data unchanged."""
     import jax
 
     from jaxgd.mesh import place

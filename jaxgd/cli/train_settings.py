@@ -44,7 +44,7 @@ def without_effect(options: "Train") -> list[str]:
 
 
 def network_digest(network: "Network") -> str:
-    """Return the SHA-256 of all weights and biases: their names in the network's file, dtypes, shapes and values."""
+    """Return the SHA-256 of the names, dtypes, shapes and values of all weights and biases."""
     from jaxgd.pieces import pieces
 
     sha = hashlib.sha256()
@@ -82,7 +82,10 @@ def activations_of(words: tuple[str, ...] | None, layers: int) -> list[str]:
 
 
 def require_cost(name: str) -> None:
-    """Raise RangeError unless --cost names a cost. The parser cannot know the costs: it runs before their import."""
+    """Raise RangeError unless --cost names a cost.
+
+    The parser cannot check this, because it runs before the import of the costs.
+    """
     from jaxgd.cost import COSTS
     from jaxgd.errors import RangeError, shown
 

@@ -11,7 +11,7 @@ def explain_usage(argv: list[str], box: str) -> tuple[str, str]:
     command = f"jaxgd {argv[0]}" if argv and argv[0] in COMMANDS else "jaxgd"
     # tyro draws the box with +, | and - if the encoding lacks the characters for lines.
     lines = [re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯]|-{5,}", " ", line).strip(" |+") for line in box.splitlines()]
-    # The first line is the title of the box. The text that the split removes repeats the help.
+    # Drop the title of the box in the first line, and the excerpt of the help at the end.
     body = " ".join(" ".join(lines[1:]).split())
     body = re.split(r" ?(?:Argument helptext:|For full helptext,|Arguments are applied to)", body)[0]
     return command, f"{_message(command, body)}\nSee {command} --help."

@@ -15,11 +15,11 @@ from jaxgd.data.digits import load_digits
 from jaxgd.errors import DataError, require_bool, require_count
 
 _LETTERS = 26
-_EXAMINED = 2000  # the largest number of a folder's images that are compared with the digits in the package
+_EXAMINED = 2000  # maximum number of images to compare with the digits in the package
 _SIDE = 8  # rows and columns of the digits in the package
-# Images count as transposed digits only if, after a transposition, the mean correlation of their class means with those
-# of the digits in the package is at least _ALIKE. The correlation is about 0.55 for 500 or more upright images of
-# MNIST, at most 0.36 for digits in any other orientation, and 0.02 for Fashion-MNIST.
+# Images look like digits if their class means have at least this mean correlation with those of the digits in the
+# package. It is about 0.55 for 500 or more upright images of MNIST, at most 0.36 for digits in any other orientation,
+# and 0.02 for Fashion-MNIST.
 _ALIKE = 0.4
 
 
@@ -36,10 +36,11 @@ def follow_conventions(
 ) -> dict[str, Part]:
     """Return the parts with labels from 0 and upright images.
 
-    None for an argument means that the caller has not stated it. Labels are then expected to start at 0, and images to
-    be upright. Warn if the data contradict this, or if images look transposed although `transpose` is True. Raise
-    DataError if a label is below `labels_from`. Also raise it if one of `names`, the names of the folder and its files,
-    contains "emnist" and the caller has not stated `transpose`, or `labels_from` although no label is 0.
+    `labels_from` or `transpose` is None if the caller has not stated it. Then expect labels from 0, or upright images,
+    and warn if the data look different. Also warn if the images look transposed although `transpose` is True.
+
+    Raise DataError if a label is below `labels_from`. `names` are the names of the folder and its files. If one
+    contains "emnist", the caller must state `transpose`, and also `labels_from` if no label is 0.
     """
     least = min(int(part.labels.min()) for part in parts.values())
     most = max(int(part.labels.max()) for part in parts.values())
@@ -74,7 +75,7 @@ def follow_conventions(
 
 
 def _arguments(least: int, starts_later: bool, transpose: bool) -> str:
-    """Return the arguments that state a convention, in Python and on the command line."""
+    """Return the arguments to pass, in Python and on the command line."""
     words = [f"labels_from={least}"] * starts_later + ["transpose=True"] * transpose
     options = [f"--labels-from {least}"] * starts_later + ["--transpose"] * transpose
     return f"{', '.join(words)} ({' '.join(options)})"
@@ -129,7 +130,7 @@ def _cropped(mean: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "8 8"
 
 
 def _samples(lines: Int[np.ndarray, " lines"]) -> Int[np.ndarray, " samples"]:
-    """Return 8 row or column indices, evenly spaced from the first of these lines to the last."""
+    """Return 8 evenly spaced indices between the first and the last index in `lines`."""
     first, end = int(lines[0]), int(lines[-1]) + 1
     return np.asarray(first + (np.arange(0.5, _SIDE) * (end - first) / _SIDE).astype(int))
 

@@ -31,7 +31,7 @@ class Dataset:
     loaded data set are read-only.
 
     Attributes:
-        name: Name of the data set, of the folder that it was read from, or the common prefix of that folder's files.
+        name: Name of the data set. For a folder: the folder's name, or the common prefix of its files.
         train: Training examples; a `Placed` split if `jaxgd.mesh.place` returned the data set.
         validation: Examples held out from training, to choose η and other hyperparameters; `Placed` like `train`.
         test: Test examples; `Placed` like `train`.
@@ -73,7 +73,7 @@ def make_part(
     images_name: str = "images",
     labels_name: str = "labels",
 ) -> Part:
-    """Check images and labels, and join them into a `Part` of two read-only arrays without a copy.
+    """Check images and labels, and return read-only views of them as a `Part`.
 
     >>> make_part("example", np.zeros((2, 8, 8), np.uint8), np.zeros(2, np.uint8)).labels
     array([0, 0], dtype=uint8)

@@ -11,7 +11,7 @@ from jaxgd.data.idx import read_idx
 
 _TRAIN, _VALIDATION = 1197, 300  # of 1,797 digits; the remaining 300 are the test examples
 
-# Entry v is the byte for the file's value v, round(v · 255 / 16).
+# Entry v is the byte for the value v in the file.
 _INK = np.rint(np.arange(17) * 255 / 16).astype(np.uint8)
 
 
@@ -35,8 +35,8 @@ def load_digits() -> Dataset:
     """
     values, labels = read_original()
     images = _INK[values]
-    # The file has the order of the source, so shuffle the digits. NumPy guarantees the stream of RandomState for all
-    # versions, unlike the streams of its newer generators.
+    # The file has the order of the source, so shuffle the digits. All versions of NumPy draw the same numbers from
+    # RandomState. The newer generators do not guarantee this.
     order = np.random.RandomState(0).permutation(len(labels))
     train, validation, test = (
         Part(images[part], labels[part]) for part in np.split(order, [_TRAIN, _TRAIN + _VALIDATION])

@@ -25,7 +25,7 @@ def find_cached(downloads: Path, name: str, source: Source) -> list[Path] | None
             path = info.with_suffix("")
             try:
                 checksum = read_json(info)["url_info"]["checksum"]
-            except (OSError, ValueError, KeyError, TypeError):  # a damaged file, or one in another form
+            except (OSError, ValueError, KeyError, TypeError):  # a damaged file, or a file in another format
                 continue
             if isinstance(checksum, str) and path.is_file():
                 by_checksum.setdefault(checksum, path)
