@@ -55,10 +55,10 @@ class Rates(NamedTuple):
 class StaticConfig:
     """The static configuration of the compiled functions, a hashable value. A new configuration compiles them again.
 
-    With `portable`, XLA runs the program if it is lowered for another kind of device than the backend's. `counts` holds
-    the number of examples of each split; further rows are padding. With `lean`, the compiled epoch overwrites the
-    state, so the state before the epoch is lost. With `wide` and without `lean`, an epoch runs as two programs,
-    `update` and `evaluate`, which need less memory than one.
+    With `portable`, XLA runs the program on kinds of device other than the backend's. `counts` holds the number of
+    examples of each split; further rows are padding. With `lean`, the compiled epoch overwrites the state, so the state
+    before the epoch is lost. With `wide` and without `lean`, an epoch runs as two programs, `update` and `evaluate`,
+    which need less memory than one.
     """
 
     batch_size: int | None

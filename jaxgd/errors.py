@@ -117,7 +117,7 @@ def dtype_of(x: object) -> np.dtype[Any] | None:
 def is_float(x: object) -> bool:
     """Return True if x is a number or an array in real floating point of 16 bits or more."""
     dtype = dtype_of(x)
-    # JAX refuses to promote floats of 8 bits or fewer in arithmetic with other dtypes.
+    # JAX does not promote floats of 8 bits or fewer in arithmetic with other dtypes.
     return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize > 1
 
 

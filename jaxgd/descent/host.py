@@ -22,7 +22,7 @@ from jaxgd.pytree import norm
 from jaxgd.rules.bounds import Bounds
 from jaxgd.typed import V, block_until_ready, jit
 
-# Longest duration of a chunk of fast updates, in seconds, if the caller gives no `chunk`.
+# The longest time of a chunk of fast updates, in seconds, if the caller gives no `chunk`.
 _CHUNK_SECONDS = 0.1
 
 

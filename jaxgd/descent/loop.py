@@ -44,8 +44,7 @@ from jaxgd.rules import Rule
 from jaxgd.rules.bounds import Bounds, free
 from jaxgd.typed import Generic, V, tree_map
 
-# The code of a run whose ‖∇C‖ at the start is within its tolerance. The loop checks for a minimum and replaces the
-# code.
+# The code of a run whose ‖∇C‖ is within its tolerance at the start. The loop replaces it after a check for a minimum.
 _UNCHECKED = -1
 # After a check that finds no minimum near v, ‖∇C‖ − gradient_atol must fall to this fraction of its value. Then the
 # loop checks again.

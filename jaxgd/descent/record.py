@@ -24,8 +24,9 @@ class Record:
 
     Attributes:
         every: The number of updates between two entries, at least 1. By default it begins at 1. If `max_steps` is above
-            1,024, then at 1,025 entries it doubles and every second entry is dropped. A run of 1,024 or more updates
-            thus keeps at least 513 entries. Under vmap, all runs share one `every`, which the longest run sets.
+            1,024, `every` doubles each time the record reaches 1,025 entries, and every second entry is dropped. A run
+            of 1,024 or more updates thus keeps at least 513 entries. Under vmap, all runs share one `every`, which the
+            longest run sets.
         v: True to record the variables; by default False.
         function: A function of v that returns any pytree of arrays, recorded in each entry; by default None.
         sharpness: True to record λ_max of the Hessian; by default False. An entry costs one Hessian-vector product per

@@ -31,7 +31,7 @@ class Stop:
     The test for a stall has its own schedule (see `stalled`). A test is made only if one of its fields is set. If only
     the atol or the rtol of a test is set, the other one is 0. The numbers may be traced: new values do not recompile.
 
-    A cost C(v_k) that is infinite or NaN stops a descent even if no test is set, unless its evaluation is skipped.
+    If C(v_k) is evaluated and is infinite or NaN, the descent stops even if no test is set.
 
     C is not evaluated after each update if no test, record or rule needs it. This requires a gradient tolerance, None
     for `cost`, `diverging` and the decrease tolerances, no record, and a rule of jaxgd that uses only the gradient. C
@@ -39,9 +39,9 @@ class Stop:
     updates, ∇C is tested for infinities and NaN. If ‖∇C‖² may overflow or underflow, C is evaluated after every update.
 
     With bounds, ∇C in these tests is the reduced gradient, and H the Hessian of the variables that can move. The
-    reduced gradient is ∇C with 0 for each variable on a bound where −∇C points out of the box.
+    reduced gradient is ∇C, but 0 for each variable on a bound where −∇C points out of the box.
 
-    The relative tolerance of the gradient depends on the start: a bad start makes it loose. A gradient above
+    The relative tolerance of the gradient depends on the start: a large ∇C(v₀) makes it loose. A ‖∇C‖ above
     gradient_atol must therefore also pass a check by Newton's equation H d = ∇C. Let r = gradient_rtol and
     C₀ = max(|C(v₀)|, |C(v₁)|). The check requires ‖d‖ ≤ r^⅔ · max(‖v‖, min(1, ‖v₀‖)) or
     ½∇Cᵀd ≤ max(r^⅔ · min(1, C₀), r · |C|). It also requires that H has no curvature ≤ 0 along the directions tried. If
