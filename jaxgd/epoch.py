@@ -30,8 +30,8 @@ NEAR_0 = 1e-3
 def near_0(cost: Cost, network: Network) -> float:
     """Return the largest cost at which a network whose outputs are all saturated counts as right.
 
-    Each saturated output that is right adds at most the machine epsilon per example to the cross-entropy. In a dtype of
-    16 bits, or with thousands of outputs in float32, the sum over the outputs can exceed NEAR_0.
+    For each example, a saturated output that is right adds at most eps to the cross-entropy. In a dtype of 16 bits, or
+    with thousands of outputs in float32, the sum over the outputs can exceed NEAR_0.
     """
     width, dtype = network[-1].b.shape[-1], network[-1].b.dtype
     eps = float(finfo(dtype).eps)
@@ -53,12 +53,12 @@ class Rates(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StaticConfig:
-    """The static configuration of the compiled functions: a hashable value. Each new value compiles them again.
+    """The static configuration of the compiled functions, a hashable value. A new configuration compiles them again.
 
-    With `portable`, XLA runs the program if it is lowered for another kind of device than the backend's. `counts` holds
-    the number of examples of each split; further rows are padding. With `lean`, the program of an epoch overwrites the
-    state, so the state before the epoch is lost. With `wide` and without `lean`, an epoch runs as two programs,
-    `update` and `evaluate`, which need less memory than one.
+    With `portable`, XLA runs the program on kinds of device other than the backend's. `counts` holds the number of
+    examples of each split; further rows are padding. With `lean`, the compiled epoch overwrites the state, so the state
+    before the epoch is lost. With `wide` and without `lean`, an epoch runs as two programs, `update` and `evaluate`,
+    which need less memory than one.
     """
 
     batch_size: int | None
@@ -107,7 +107,7 @@ class Splits(NamedTuple):
 
 
 Advance = Callable[[TrainState, Splits, Rates, StaticConfig], tuple[TrainState, Entry, Array]]
-"""A function that starts, resumes or advances a run: `start`, `resume` or `advance`."""
+"""The type of `start`, `resume` and `advance`."""
 
 
 def unpadded(splits: Splits, config: StaticConfig) -> Splits:
@@ -120,7 +120,7 @@ def unpadded(splits: Splits, config: StaticConfig) -> Splits:
 
 
 def keep(advances: Array, advanced: TrainState, state: TrainState) -> TrainState:
-    """Return the advanced state if `advances` is True, otherwise the state before."""
+    """Return `advanced` if `advances` is True, otherwise `state`."""
     # lax.select does not take random keys. The key of a state never changes, so leave it out of the selection.
     key, state, advanced = state.key, state._replace(key=jnp.array(0)), advanced._replace(key=jnp.array(0))
     return select(advances, advanced, state)._replace(key=key)
@@ -148,7 +148,8 @@ def start(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig)
 def resume(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
     """Return a given state, its entry, and the flag of `evaluate`.
 
-    The state stays the same, bit for bit. If full-batch descent lacks the gradient, the state gets it and the new cost.
+    In full-batch descent, a state without a gradient gets the gradient and the new cost. Any other state stays the
+    same, bit for bit.
     """
     if config.wide:
         # A wide run deletes the ∇C of its states, so copy the caller's array.
@@ -161,7 +162,8 @@ def resume(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig
 def advance(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
     """Run one epoch. Return the new state, its entry and True.
 
-    If the epoch is not finite, return the old state (the new one with `config.lean`), a meaningless entry and False.
+    If the weights or a cost become infinite or NaN, return False instead of True. The entry is meaningless. The state
+    is then the old one, or the new one with `config.lean`.
     """
     advanced, change, finite = update(state, splits, rates, config)
     advanced, entry, evaluated_finite = evaluate(advanced, change, splits, rates.decay, config)
@@ -170,7 +172,7 @@ def advance(state: TrainState, splits: Splits, rates: Rates, config: StaticConfi
 
 
 def update(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Change, Array]:
-    """Make the updates of one epoch. Return the state with the old cost and no gradient, the change, and a flag.
+    """Make the updates of one epoch. Return the new state, with the old cost and no gradient, the change, and a flag.
 
     The flag is False if the cost of a mini-batch was not finite.
     """
@@ -217,7 +219,7 @@ def update(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig
 
 
 def updates(epoch: Array, splits: Splits, config: StaticConfig) -> Array:
-    """Return the number of updates in this number of epochs."""
+    """Return the number of updates in the first `epoch` epochs."""
     return epoch * (1 if config.batch_size is None else -(-len(splits.train.y) // config.batch_size))
 
 
@@ -236,7 +238,7 @@ def evaluate(
 
     def evaluated(examples: Examples, gradient: bool) -> Evaluation:
         result = backend.evaluate(config.backend, network, examples, config.objective, gradient, config.portable)
-        # The accuracy needs the strongest of several outputs, so it is NaN for a single output.
+        # The accuracy compares several outputs, so it is NaN for a single output.
         return result._replace(accuracy=nan) if examples.y.shape[1:] == (1,) else result
 
     if full_batch or config.evaluate:
@@ -265,8 +267,8 @@ def evaluate(
         values["predicted"] = change.predicted
     if change.cost_before is not None:
         values["actual"] = state.cost - change.cost_before
-    # A cost that is not known is NaN, and counts as wrong. The term of L2 regularization is left out: it is not near
-    # 0 even if the outputs are right.
+    # `data_cost` is NaN if it is not known; then `wrong` is True. It excludes the term of L2 regularization, which is
+    # not near 0 even if the outputs are right.
     wrong = ~(jnp.abs(data_cost) <= near_0(config.objective.cost, network))
     # Before the first epoch and with `lean`, values["step_norm"] is NaN, so the code is not UNCHANGED.
     code = jnp.where((values["step_norm"] == 0) & wrong, int(Reason.UNCHANGED), int(Reason.COMPLETED))

@@ -1,4 +1,4 @@
-"""The exceptions, and the checks that raise them.
+"""The exceptions of jaxgd, and the checks that raise them.
 
 Most messages name the function that complains, the expected value, the given value and the remedy. A descent that fails
 at run time reports it in its `Outcome` and raises no exception. Outside jit, some values of arrays are checked before
@@ -70,7 +70,7 @@ def describe(x: object) -> str:
 
 
 def given(x: object) -> str:
-    """Describe an argument as `describe` does. Put the type before the description of an array that `dtype_of` refuses.
+    """Describe an argument as `describe` does. Begin with the type if it is an array that `dtype_of` refuses.
 
     >>> given(np.ma.zeros(2))
     'MaskedArray float64[2]'
@@ -92,7 +92,7 @@ def shown(x: X, text_of: Callable[[X], str] = repr) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-# Refused: NumPy would use the values under a mask, and the * of np.matrix is a matrix product.
+# Types that jaxgd refuses: NumPy would use the values under a mask, and the * of np.matrix is a matrix product.
 _NOT_PLAIN = (np.ma.MaskedArray, np.matrix)
 
 
@@ -117,7 +117,7 @@ def dtype_of(x: object) -> np.dtype[Any] | None:
 def is_float(x: object) -> bool:
     """Return True if x is a number or an array in real floating point of 16 bits or more."""
     dtype = dtype_of(x)
-    # JAX refuses to promote floats of 8 bits or fewer in arithmetic with other dtypes.
+    # JAX does not promote floats of 8 bits or fewer in arithmetic with other dtypes.
     return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize > 1
 
 
@@ -166,7 +166,7 @@ def require_examples(who: str, n: int) -> None:
 
 
 def require_float(who: str, name: str, x: object) -> None:
-    """Raise DtypeError unless x is a Python float or an array with a real floating-point dtype of 16 bits or more."""
+    """Raise DtypeError unless x is a Python float, or an array in real floating point of 16 bits or more."""
     if not is_float(x):
         dtype = dtype_of(x)
         pixels = dtype is not None and not jnp.issubdtype(dtype, jnp.floating)
@@ -204,17 +204,17 @@ def require_variables(who: str, name: str, v: object) -> None:
 
 
 def require_scalar(who: str, cost: Callable[..., object], *args: object) -> None:
-    """Raise unless cost is a function and cost(*args) is one floating-point scalar. The cost is only traced."""
+    """Raise unless cost is a function and cost(*args) is one floating-point scalar. The cost is traced but not run."""
     require_callable(who, "cost", cost)
     try:
-        # JAX keeps a weak reference to the function that it traces, which an object with `__slots__` may forbid. So
-        # trace a lambda.
+        # Trace a lambda, because JAX needs a weak reference to the function, and an object with `__slots__` may not
+        # allow one.
         out = eval_shape(lambda *args: cost(*args), *args)
         real = hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating) and getattr(out, "shape", None) == ()
         result = describe(out)
     except (TypeError, ValueError, OverflowError):
-        # JAX refuses a result that is not an array. Trace the cost again without its result, to raise an error of
-        # the cost itself.
+        # The error may come from the cost, or from JAX for a result that is not an array. Trace the cost again without
+        # its result: only an error of the cost is raised again.
         results: list[object] = []
         eval_shape(lambda *args: results.append(cost(*args)), *args)
         result, real = given(results[0]), False
@@ -280,12 +280,12 @@ def require_precision(who: str, precision: Any, dtype: DTypeLike = np.float32) -
 def _has_algorithm(precision: Any, dtype: np.dtype[Any], platform: str) -> bool:
     """Return True if XLA compiles matrix products with this algorithm for the default device.
 
-    `platform` is the platform of that device. It is a part of the cache's key.
+    `platform` is the platform of that device. It is an argument only to be part of the cache's key.
     """
     square = jax.ShapeDtypeStruct((16, 16), dtype)  # type: ignore[no-untyped-call]
 
     def products(x: Array) -> list[Array]:
-        # XLA has separate code for products of matrices, vectors and scalars, and may lack an algorithm in one of them.
+        # XLA has separate code for products of matrices, vectors and scalars. Each may lack the algorithm.
         return [jnp.matmul(a, b, precision=precision) for a, b in ((x, x), (x[0], x), (x[:1, :1], x[:1, :1]))]
 
     try:
@@ -335,7 +335,7 @@ def require_arrays(who: str, name: str, tree: object, remedy: str = "") -> None:
 
 
 def outline(tree: object) -> tuple[str, list[tuple[tuple[int, ...], str]]]:
-    """Return the structure of a tree, and the shape and dtype of each leaf, to compare it with another tree.
+    """Return the structure of a tree, and the shape and dtype of each leaf, to compare two trees.
 
     >>> outline([jnp.zeros(2)]) == outline([np.ones(2, np.float32)])
     True
@@ -423,8 +423,7 @@ def require_count(who: str, name: str, x: Any, *, least: int = 1, most: int | No
 def require_sizes(who: str, sizes: Any) -> tuple[int, ...]:
     """Return sizes as ints.
 
-    Raise unless sizes are the number of inputs and the width of each layer, for at least one layer, all from 1 to
-    2³¹ − 1.
+    Raise unless sizes hold the number of inputs and the width of at least one layer, all from 1 to 2³¹ − 1.
     """
     several = isinstance(sizes, Sequence | np.ndarray | jax.Array) and not isinstance(sizes, (str, bytes, *_NOT_PLAIN))
     if not several or getattr(sizes, "shape", None) == ():

@@ -101,33 +101,32 @@ def minimize(
     caller's program. Each batch element then stops by its own tests, with its own outcome, and does not affect the
     others. The elements share only the spacing of the recorded entries (see `Record.every`).
 
-    Compilation: v₀, args, the hyperparameters of jaxgd's rules and the numbers in `stop` are traced, so new values
-    do not recompile. A new cost object or a new optax transformation recompiles, so define each once. A new `memory` or
-    `max_products` of a rule recompiles too, as does a new `max_steps` with a record. Python side effects of the cost,
+    Compilation: v₀, args, the hyperparameters of jaxgd's rules and the numbers in `stop` are traced, so new values do
+    not recompile. A new cost object or a new optax transformation recompiles, so define each once. A new `memory` or
+    `max_products` of a rule recompiles too. With a record, so does a new `max_steps`. Python side effects of the cost,
     such as printing, happen only while JAX traces it.
 
-    Data that the cost reads from outside are constants of the compiled program. `minimize` recompiles if the cost's
-    closure, a global that its code names, or a field of its object holds another object than at compilation. It does
-    not see a list or NumPy array changed in place, a changed global of another module, or changed data of a cost that
-    `jax.jit` wraps. Pass data that change as args.
+    Data that the cost reads from outside are constants of the compiled program. `minimize` recompiles after another
+    object is assigned to a variable of the cost's closure, to a global that its code names, or to a field of the cost
+    object. It does not notice a list or NumPy array changed in place, a changed global of another module, or changed
+    data of a cost that `jax.jit` wraps. Pass data that change as args.
 
-    Interruption: a run with `callback`, `seconds` or `progress` returns to the host after each chunk. If an exception
-    from the callback, the running cost or Ctrl-C ends such a run, the exception has an attribute `state`: the state
-    after the last complete chunk. `minimize(..., state=error.state)` continues from this state bit for bit. The
-    attribute is None if the run has no state yet. A plain run returns to the host only at its end, so Ctrl-C takes
-    effect only then.
+    Interruption: a run with `callback`, `seconds` or `progress` returns to the host after each chunk. An exception that
+    ends such a run, for instance from the callback or from Ctrl-C, has an attribute `state`: the state after the last
+    complete chunk. `minimize(..., state=error.state)` continues from this state bit for bit. The attribute is None if
+    the run has no state yet. A plain run returns to the host only at its end, so Ctrl-C takes effect only then.
 
     Differentiation: `jax.grad` and `jax.jvp` apply to `v`, `cost`, `best_v`, `best_cost` and `aux` of the solution. The
     trajectory has no derivatives.
 
     - "implicit" differentiates with respect to `args` and to arrays in the cost's closure, by the implicit function
       theorem. The derivatives are exact at a minimum with an invertible Hessian. They are NaN unless Newton's equation
-      predicts a minimum within r^⅔ · max(1, ‖v‖) of v, with r = gradient_rtol of `stop`, by default eps^¾. The
-      derivatives with respect to v₀ and the rule are 0. For the derivatives of a fixed number of updates, use "unroll".
-      Do not differentiate with respect to arrays in the closure of an optax rule or of `record.function`.
-      With bounds, the variables that end on a bound move only with that bound, and the theorem holds for the others.
-      The bounds have derivatives too.
-      A run with batches does not end at a minimum, so its derivatives raise an error.
+      predicts a minimum within r^⅔ · max(1, ‖v‖) of v. Here r is the gradient_rtol of `stop`, or eps^¾ if that is None.
+      The derivatives with respect to v₀ and the rule are 0. For the derivatives of a fixed number of updates, use
+      "unroll". Do not differentiate with respect to arrays in the closure of an optax rule or of `record.function`.
+      With bounds, a variable that ends on a bound depends only on that bound. The theorem holds for the other
+      variables. Derivatives with respect to the bounds exist too. A run with batches does not end at a minimum, so its
+      derivatives raise an error.
     - "unroll" differentiates through exactly `max_steps` updates, also with respect to v₀ and η. Memory grows with the
       square root of `max_steps`.
 
@@ -137,15 +136,15 @@ def minimize(
         rule: One of jaxgd's rules, such as `gradient_descent(0.1)`, or any optax transformation.
         args: Further arguments of the cost: a tuple of arrays, numbers or pytrees of them; by default empty.
         max_steps: The largest number of updates in this call, at least 0. With 0, C and ∇C are evaluated at the start.
-        stop: The stopping tests, made at the start and after each update. "auto" (default) tests for
-            ‖∇C‖ ≤ eps^¾ ‖∇C(v₀)‖, which a check must confirm (see `Stop`), for divergence and for a stall. With
+        stop: The stopping tests, made at the start and after each update. "auto" (default) makes three tests: for
+            divergence, for a stall, and for ‖∇C‖ ≤ eps^¾ ‖∇C(v₀)‖, which a check must confirm (see `Stop`). With
             "unroll" or batches, "auto" means None. With None, exactly `max_steps` updates are made, unless C becomes
             infinite or NaN.
         record: The parts of the path to record. "auto" (default) is `Record()`, or None with "unroll". With None,
             nothing is recorded and `best_v` is the last v.
-        callback: A function of the `Solution` so far, called on the host before the first update and after each chunk.
-            The run stops if the function returns True. A callback or a chunk length does not change the computed
-            values. A callback cannot run inside `jit` or `vmap`.
+        callback: A function that takes the `Solution` so far. It runs on the host before the first update and after
+            each chunk. The run stops if the function returns True. A callback or a chunk length does not change the
+            computed values. A callback cannot run inside `jit` or `vmap`.
         chunk: The number of updates in a chunk, at least 1. By default it starts at 1, and doubles after the first
             chunk and after each chunk that takes under 0.05 s. A chunk of fast updates then takes 0.05 to 0.1 s.
         seconds: The time limit, in seconds above 0; by default none. No chunk starts after the limit. The time of the
@@ -154,32 +153,33 @@ def minimize(
             `max_steps`; by default False. It shows nothing if stderr is not a terminal. A progress line changes no
             value, and cannot be used inside `jit` or `vmap`.
         state: The `state` of an earlier solution; by default None. The run continues from this state: k updates and
-            then m updates give the same bits as k + m updates. C and ∇C are evaluated again first. If they differ from
-            the values in the state by more than rounding, the cost or its args have changed. The run then uses the new
-            values, and `backtracking`, `wolfe` and `newton` clear their memory. The rule may have other
+            then m updates give the same bits as k + m updates. `minimize` first evaluates C and ∇C again. If they
+            differ from the state's values by more than rounding, the cost or its args have changed. The run then uses
+            the new values, and `backtracking`, `wolfe` and `newton` clear their memory. The rule may have other
             hyperparameters.
         differentiate: "implicit" (default) or "unroll", as above. "unroll" excludes stop, record, callback, seconds,
             progress and state, and rules that search.
         bounds: A pair (lower, upper) that v stays within; by default None, no bounds. Each is a tree like v0, one
-            number for all variables, or None. A leaf has the shape of v0's leaf or is one number; −∞ and ∞ mean no
-            bound. v₀ and v after each update are projected onto the box. The rule and the stopping tests use the
-            reduced gradient: ∇C with 0 for each variable on a bound where −∇C points out of the box. The recorded ‖∇C‖
-            is its norm. The state holds no bounds, so pass them again to continue.
+            number for all variables, or None. A leaf of such a tree may be one number. −∞ and ∞ mean no bound. v₀ and v
+            after each update are projected onto the box. The rule and the stopping tests use the reduced gradient. It
+            is ∇C, but 0 for each variable on a bound where −∇C points out of the box. The recorded gradient_norm is the
+            norm of the reduced gradient. The state holds no bounds, so pass them again to continue.
         has_aux: True if the cost returns a pair (C, aux), as in `jax.value_and_grad`; by default False. aux is any tree
-            of arrays, and `solution.aux` is its value at `solution.v`. `minimize` evaluates it once for each solution,
-            also for a callback's solutions. `evaluations` does not count this. aux has derivatives through v and args.
-        batches: A tree of arrays with a leading axis of length m ≥ 1, the same for all; by default None. Update k,
-            counted from 0 and across continued runs, uses batch k mod m: the cost is `cost(v, batch, *args)`. A batch
-            may be a random key, or indices of examples that `args` holds, which avoids copies. The state and the
-            recorded entry after k updates hold C and ∇C of batch k mod m. The recorded `actual` therefore compares two
-            batches, and `best_v` is the v_k with the lowest C on batch k mod m. Batches are traced: new values do not
-            recompile. stop="auto" then means None. A `Stop` must have stalled=False, and may set only `diverging` and
-            the tolerances of the step. Rules that search with C are refused. To continue bit for bit, pass the same
-            batches.
+            of arrays, and `solution.aux` is its value at `solution.v`. `minimize` evaluates aux once for each solution,
+            also for a callback's solutions. `evaluations` does not count these evaluations. aux has derivatives through
+            v and args.
+        batches: A tree of arrays whose first axes all have length m ≥ 1, the number of batches; by default None. The
+            cost is then `cost(v, batch, *args)`. An update that follows k others, including those of earlier runs, uses
+            batch k mod m. A batch may be a random key. It may also be indices of examples in `args`, which avoids
+            copies. After k updates, the state and the recorded entry hold C and ∇C of batch k mod m. Each recorded
+            `actual` therefore compares C on two batches. `best_v` is the v_k whose C on batch k mod m is lowest.
+            Batches are traced: new values do not recompile. stop="auto" means None. A `Stop` must have stalled=False,
+            and may set only `diverging`, `step_atol` and `step_rtol`. Rules that search with C are refused. To continue
+            bit for bit, pass the same batches.
 
     Returns:
-        The end of the descent, as a `Solution`. A C or ∇C that is infinite or NaN at v₀ raises no error, nor does a
-        traced hyperparameter or bound that is out of range: `solution.outcome` reports it.
+        The end of the descent, as a `Solution`. `solution.outcome` reports a C or ∇C that is infinite or NaN at v₀, and
+        a traced hyperparameter or bound that is out of range. These raise no error.
 
     Raises:
         ShapeError: If the cost does not return one real scalar, or a pair with `has_aux`; if v0 holds no variable, or
@@ -271,7 +271,7 @@ _advance_in_place = jit(_advanced, static_argnames="config", donate_argnames="ca
 
 
 def _bare(config: StaticConfig, carry: Carry[V]) -> Carry[V]:
-    """Return the carry without best_v if nothing is recorded. best_v is then v, and a program would hold v twice."""
+    """Return the carry. If nothing is recorded, best_v equals v: leave it out, so that no program stores v twice."""
     nothing: Any = None
     return carry if config.record is not None else carry._replace(state=carry.state._replace(best_v=nothing))
 
@@ -301,7 +301,7 @@ def _run(
 
     def solution(carry: Carry[V], first: Array, over: bool) -> Solution[V]:
         reached = _solution(config, stop, carry, first, max_steps if over else None)
-        # At the end, `minimize` adds aux itself, after v has its derivatives.
+        # The aux of the last solution needs v with its derivatives, so `minimize` adds it later.
         return reached if over else _with_aux(config, args, reached)
 
     if watch.needs_host:
@@ -376,7 +376,7 @@ def _differentiable(
     solution: Solution[V],
     box: Bounds | None,
 ) -> Solution[V]:
-    """Return the solution as a function of args and the bounds, by the implicit function theorem."""
+    """Return the solution with its derivatives with respect to args and bounds, by the implicit function theorem."""
     rtol = None if stop is None else stop.gradient_rtol
     if rtol is None:
         rtol = default_stop(jnp.result_type(*tree_leaves(solution.v))).gradient_rtol
@@ -386,7 +386,7 @@ def _differentiable(
         if box is None:
             minimum = at_minimum(cost, args, v, value, solution.gradient, rtol)
             return minimum
-        # `held` ties each variable on a bound to that bound, so C and its derivatives need no mask.
+        # `hold` replaces each variable on a bound by that bound, so C and its derivatives need no mask.
         minimum = at_minimum(held, (args, box), v, value, solution.gradient, rtol, inside(box, v))
         return hold(box, minimum[0]), *minimum[1:]
 
@@ -401,7 +401,7 @@ def _differentiable(
 def _unrolled(
     config: StaticConfig, rule: Rule | None, v0: V, args: tuple[Any, ...], max_steps: int, bounds: Bounds | None
 ) -> Solution[V]:
-    """Make exactly max_steps updates that can be differentiated through, in memory that grows like √max_steps."""
+    """Make exactly max_steps updates. The memory of their derivatives grows like √max_steps."""
 
     def step(s: DescentState[V], _: None) -> tuple[DescentState[V], None]:
         state = one_update(config, rule, None, s, args, False, s.step, bounds)[0]

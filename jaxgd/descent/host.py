@@ -22,7 +22,7 @@ from jaxgd.pytree import norm
 from jaxgd.rules.bounds import Bounds
 from jaxgd.typed import V, block_until_ready, jit
 
-# Longest duration of a chunk of fast updates, in seconds, if the caller gives no `chunk`.
+# The longest time of a chunk of fast updates, in seconds, if the caller gives no `chunk`.
 _CHUNK_SECONDS = 0.1
 
 
@@ -52,15 +52,16 @@ def run_in_chunks(
 
     If the arrays span several processes, the clock and the callback of process 0 decide for all processes.
 
-    If an exception ends the run, its attribute `state` is the state after the last complete chunk. Before the start
-    has been checked, it is `given`.
+    An exception that ends the run gets an attribute `state`: the state after the last complete chunk. If the start has
+    not been checked yet, this state is `given`.
 
     Args:
         watch: The caller's options.
         start: A function that returns the carry before the first update.
-        advance: A function that continues a carry until a test is met or this run has made a given number of updates.
-        solution: A function of a carry, the number of updates before this run, and a flag that is True at the end of
-            the run. It returns the solution.
+        advance: A function of a carry and a limit. It makes updates until a test is met or this run has made `limit`
+            updates.
+        solution: A function that returns the solution. Its arguments are a carry, the number of updates before this
+            run, and a flag that is True at the end of the run.
         max_steps: The largest number of updates.
         given: The state that the caller has given, or None.
 
@@ -76,7 +77,8 @@ def run_in_chunks(
                 "Leave them out."
             )
         first = carry.state.step
-        # With 0 updates, `advance` checks only the start, and only if its gradient is within the tolerance.
+        # With limit 0, `advance` makes no update. If ‖∇C‖ at the start is within its tolerance, it checks for a
+        # minimum.
         carry = _finished(advance(carry, 0))
         kept, done, length, began = carry.state, 0, watch.chunk or 1, None
         together = spans_processes(carry)
@@ -114,7 +116,7 @@ def run_in_chunks(
 
 
 def _finished(carry: Carry[V]) -> Carry[V]:
-    # Wait for the end of the chunk: if it fails or is interrupted, the caller keeps the state before it.
+    # Wait for the end of the chunk. If the chunk fails or is interrupted, the caller keeps the state before the chunk.
     return block_until_ready(carry)
 
 

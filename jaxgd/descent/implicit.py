@@ -14,8 +14,8 @@ from jaxgd.curvature import hessian_vector_product
 from jaxgd.descent.confirm import is_near
 from jaxgd.typed import Real, V, finfo, grad, jvp, tree_leaves, tree_map
 
-# The check for a minimum derives its limit on Hessian-vector products from this number of evaluations. The number is
-# high, because the check needs few products compared with the computation of the derivative.
+# `is_near` derives its limit on Hessian-vector products from this number of evaluations. The limit is high, because the
+# derivative needs more products than `is_near`.
 _EVALUATIONS = 10**6
 
 
@@ -33,8 +33,8 @@ def at_minimum(
 
     ∇C(v, args) = 0 gives dv = −H⁻¹ (∂∇C/∂args) dargs, with H the Hessian, and dC = (∂C/∂args) dargs. The minimum does
     not depend on the path, so the derivatives with respect to v₀ and the rule are 0. The derivative of the gradient is
-    0 too. The derivatives of v and of the cost are NaN unless v is near a minimum, as `is_near` checks with rtol and
-    the mask `free`.
+    0 too. The derivatives of v and of the cost are NaN if `is_near` finds no minimum near v, with rtol and the mask
+    `free`.
 
     Source: Krantz and Parks, The Implicit Function Theorem (2002); Blondel et al., NeurIPS 2022.
     """
@@ -48,17 +48,17 @@ def _at_minimum_jvp(
     tangents: tuple[tuple[Any, ...], V, Array, V, Real, V | None],
 ) -> tuple[tuple[V, Array, V], tuple[V, Array, V]]:
     args, v, value, gradient, rtol, free = primals
-    # Without a minimum, the theorem does not apply.
+    # The theorem holds only at a minimum.
     factor = jnp.where(_near(cost, *lax.stop_gradient((args, v, value, rtol)), free), 1, jnp.nan)
 
     def valid(dx: Array) -> Array:
         dtype = jnp.result_type(dx)  # A tangent may be a Python number.
         return dx if dtype == jax.dtypes.float0 else dx * factor.astype(dtype)
 
-    # Conjugate gradients return 0 if the right-hand side is NaN. Multiply by `factor` before and after `_solve`:
-    # reverse mode needs the first multiplication, and forward mode the second.
+    # Conjugate gradients return 0 if the right-hand side is NaN. So multiply by `factor` before `_solve` for reverse
+    # mode, and after `_solve` for forward mode.
     moved = tree_map(valid, tangents[0])
-    # Apply at_minimum again: v depends on args in the second derivative too.
+    # Apply at_minimum again, because the second derivative also needs v as a function of args.
     v, value, gradient = at_minimum(cost, args, v, value, gradient, rtol, free)
 
     def gradient_at(args: tuple[Any, ...]) -> V:

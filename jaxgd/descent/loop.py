@@ -44,9 +44,10 @@ from jaxgd.rules import Rule
 from jaxgd.rules.bounds import Bounds, free
 from jaxgd.typed import Generic, V, tree_map
 
-# The code of a run that starts with ‖∇C‖ within its tolerance, until the loop has checked for a minimum.
+# The code of a run whose ‖∇C‖ is within its tolerance at the start. The loop replaces it after a check for a minimum.
 _UNCHECKED = -1
-# If a check finds no minimum near v, ‖∇C‖ − gradient_atol must fall to this fraction of its value before the next one.
+# After a check that finds no minimum near v, ‖∇C‖ − gradient_atol must fall to this fraction of its value. Then the
+# loop checks again.
 _SMALLER = 0.1
 
 
@@ -55,15 +56,17 @@ class Carry(NamedTuple, Generic[V]):
 
     Attributes:
         state: The state of the descent.
-        i: The number of updates in this run. Under vmap, it is one number for the batch, exact if `even` is True.
+        i: The number of updates in this run. Under vmap, it is one number for the whole batch, exact only if `even` is
+            True.
         first: The number of updates before this run.
-        even: True if no element of a batch has made more than i updates. An element that pauses at a test falls behind.
-        code: The `Reason` as an integer, RUNNING or _UNCHECKED until a test is met.
+        even: True if no element of a batch has made more than i updates. An element that pauses at a test makes fewer
+            updates.
+        code: The `Reason` as an integer. It is RUNNING or _UNCHECKED until a test is met.
         every: The number of updates between two recorded entries, one number for the whole batch.
         buffers: The recorded entries; None if nothing is recorded.
         eigenvector: The eigenvector of the latest sharpness, where the next search starts. It is 0 before the first
             search, and None if sharpness is not recorded.
-        gradient_norm: ‖∇C‖ at the end, and its tolerance; None without a test of the gradient.
+        gradient_norm: ‖∇C‖ and its tolerance at the end of the run; None without a test of the gradient.
         bounds: The bounds of the variables; None without bounds.
     """
 
@@ -119,11 +122,12 @@ def advance(
 ) -> Carry[V]:
     """Make updates until a stopping test is met or this run has made `limit` updates.
 
-    The inner loop makes updates. After each update, a cheap check shows whether any test is met. The outer loop finds
-    the test that is met, checks progress and thins the record. A step therefore costs about as much as in a bare loop.
-    A single loop with all tests in each step took 40 times as long for 2 variables, 3 times as long for 1,000, and the
-    same time for 10⁶ (CPU, float32, nothing recorded). `Descent` makes the same updates and tests, one update at a
-    time, without the outer loop. A batch element that meets a test pauses until the outer loop has checked it.
+    The inner loop makes updates, and leaves when a cheap check shows that some test is met. The outer loop finds the
+    test that is met, checks progress and thins the record. An update therefore costs about as much as in a loop without
+    tests. A single loop that makes all tests after each update took 40 times as long for 2 variables, 3 times as long
+    for 1,000, and the same time for 10⁶ (CPU, float32, nothing recorded). `Descent` makes the same updates and tests,
+    one update at a time, without the outer loop. A batch element that meets a test pauses until the outer loop has
+    checked it.
     """
 
     def going(c: Carry[V]) -> Array:
@@ -151,7 +155,7 @@ def _with_norm(stop: Stop | None, c: Carry[V]) -> Carry[V]:
 def judge(
     config: StaticConfig, rule: Rule | None, stop: Stop | None, state: DescentState[V], args: tuple[Any, ...]
 ) -> Carry[V]:
-    """Make all tests at a state, without an update or a record."""
+    """Return the carry after all tests at a state, without an update or a record."""
     return _with_norm(stop, _check_tests(config, rule, stop, start(config, rule, stop, state, args), args))
 
 
@@ -170,8 +174,8 @@ def _run_updates(
     """Make updates until every batch element meets a test, or one running element must leave the loop.
 
     An element must leave the loop when it reaches the limit, its check of progress is due or its buffers are full. It
-    must leave after one update if this is the first of its descent, or if its `limits.plain` is false. If the loop does
-    not evaluate C, an element must also leave when its ‖∇C‖² overflows.
+    must also leave after the first update of its descent. If its `limits.plain` is false, it must leave after every
+    update. If the loop does not evaluate C, an element must leave when its ‖∇C‖² overflows.
     """
     done = carry.state.step - carry.first
     left = limit - done
@@ -190,8 +194,8 @@ def _run_updates(
     limit = i + least_element(jnp.where(running, jnp.minimum(most, left), limit))
 
     def alive(c: Carry[V]) -> Array:
-        # Make at least one update. Rounding may make this test end the loop although the outer loop finds no test met.
-        # Without an update, the outer loop would then run this loop again forever.
+        # Make at least one update. Because of rounding, `may_go_on` may end this loop although the outer loop finds no
+        # test met. Without an update, the outer loop would then never end.
         state = with_reduced_gradient(bounds, c.state)
         return running & (may_go_on(stop, limits, state, follows) | (c.i == carry.i))
 
@@ -230,15 +234,15 @@ def _check_tests(
 
         def stuck() -> Array:
             if rule is not None and rule.spec.caches_value:
-                # These rules search for each step, and compiling the search here too would double the compile time. Use
-                # their latest step instead, from s.rule.v to s.v.
+                # The next step would need a search, which would double the compile time. Use the latest step, from
+                # s.rule.v to s.v.
                 steps = subtract(s.v, s.rule.v)
             else:
                 steps = step_of(config, rule, s, args, c.bounds)[0]
             changes = steps if c.bounds is None else subtract(landing(c.bounds, s.v, steps), s.v)
             still = ~moves(s.v, changes)
-            # A zero step of these rules is no stall: a schedule may begin with 0, and an optax rule may first sum
-            # gradients.
+            # A zero step of these rules is no stall: a schedule may begin with 0, and an optax rule may sum gradients
+            # before it moves v.
             waiting = ~any_nonzero(steps) if rule is None or rule.spec.may_step_zero else False
             return still & ~jnp.asarray(waiting)
 
@@ -293,10 +297,11 @@ def _update(
 def _confirmed(
     config: StaticConfig, stop: Stop, c: Carry[V], running: Array, args: tuple[Any, ...]
 ) -> tuple[Array, DescentState[V]]:
-    """Check for a minimum near v if ‖∇C‖ is within its tolerance, and return the code and the state.
+    """Check for a minimum near v if ‖∇C‖ is within its tolerance. Return the code and the state.
 
-    If v is far from a minimum, the code is RUNNING, with a smaller tolerance, or ZERO_GRADIENT for ∇C = 0.
-    If 0 < ‖∇C‖ ≤ gradient_atol, skip the check, because the caller has set that tolerance.
+    If the check finds no minimum and ∇C = 0, the code is ZERO_GRADIENT. If it finds none and ∇C ≠ 0, the code is
+    RUNNING and the state gets a smaller tolerance. If 0 < ‖∇C‖ ≤ gradient_atol, skip the check, because the caller has
+    set that tolerance.
     """
     s = with_reduced_gradient(c.bounds, c.state)
     can_move = None if c.bounds is None else free(c.bounds, s.v, c.state.gradient)
@@ -329,7 +334,7 @@ def _entry(
     step: tuple[Array, Array, Array],
     vector: V | None,
 ) -> tuple[Buffers, V | None]:
-    """Return one entry of the trajectory, and the Hessian's eigenvector, the start of the next search."""
+    """Return one entry of the trajectory, and the Hessian's eigenvector, where the next search starts."""
     record, kind = config.record, s.cost.dtype
     assert record is not None
     largest = limit = jnp.full((), jnp.nan, kind)

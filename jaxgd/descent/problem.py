@@ -1,4 +1,4 @@
-"""Checks of minimize's arguments before anything runs, and the static configuration of a run."""
+"""Checks of the arguments of `minimize`, and the static configuration of a run."""
 
 import dataclasses
 from collections.abc import Callable
@@ -49,7 +49,7 @@ WHO = "minimize"
 
 @dataclasses.dataclass(frozen=True)
 class WithoutAux:
-    """A cost that returns (C, aux), as a function that returns C.
+    """A function that returns only C, made from a cost that returns (C, aux).
 
     Attributes:
         cost: The cost that returns the pair.
@@ -79,7 +79,7 @@ def require_problem(
     has_aux: bool,
     batches: object,
 ) -> tuple[VField, tuple[Any, ...]]:
-    """Return the start and the args as arrays, with the batches in args. Raise unless these arguments are valid."""
+    """Return the start and the args as arrays; the args include the batches. Raise unless the arguments are valid."""
     require_callable(WHO, "cost", cost, "It takes v and the args.")
     require_rule(WHO, "rule", rule)
     require_count(WHO, "max_steps", max_steps, least=0, most=largest_int())
@@ -142,7 +142,7 @@ def require_sampled_rule(rule: Transformation, v0: Tree) -> None:
 
 
 def require_sampled_stop(stop: Stop | None) -> None:
-    """Raise if a test is set that C or ∇C of one batch may meet by chance."""
+    """Raise if `stop` makes a test that C or ∇C of one batch may meet by chance."""
     if stop is None:
         return
     noisy = ("gradient_atol", "gradient_rtol", "cost", "decrease_atol", "decrease_rtol")
@@ -155,14 +155,14 @@ def require_sampled_stop(stop: Stop | None) -> None:
 
 
 def _example(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the cost's args; with batches, the shapes and dtypes of the args at the first update."""
+    """Return the cost's args. With batches, return only the shapes and dtypes of the args at the first update."""
     if not isinstance(args, BatchedArgs):
         return args
     return eval_shape(args_at, args, 0)
 
 
 def require_cost(cost: Callable[..., Any], has_aux: bool, *args: object) -> None:
-    """Raise unless the cost returns one real scalar C, or with has_aux a pair (C, aux)."""
+    """Raise unless the cost returns one real scalar C, or a pair (C, aux) if has_aux is True."""
     results: list[Any] = []
 
     def scalar(*args: object) -> object:
@@ -191,7 +191,7 @@ def require_cost(cost: Callable[..., Any], has_aux: bool, *args: object) -> None
 
 
 def require_state(who: str, state: object) -> None:
-    """Raise unless state is the state of one descent."""
+    """Raise unless state is a `DescentState` of one descent, not of a batch."""
     if not isinstance(state, DescentState):
         raise DtypeError(f"{who}: state must be the state of a solution, got {describe(state)}.")
     if jnp.ndim(state.step):
@@ -258,9 +258,9 @@ def configured(
     max_steps: int | None,
     has_aux: bool = False,
 ) -> tuple[StaticConfig, Rule | None, tuple[Any, ...]]:
-    """Return the static configuration, the rule (None for one of optax), and the args of the configured cost.
+    """Return the static configuration, the rule if it is one of jaxgd's, and the args of the configured cost.
 
-    Traced arrays in the cost's closure become args, so that JAX can differentiate and map over them.
+    Traced arrays in the cost's closure become args. JAX can then differentiate with respect to them and map over them.
     """
     cost = seen(cost)
     converted, hoisted = jax.closure_convert(cost, v, *_example(args))
@@ -277,7 +277,7 @@ def configured(
 
 
 def require_same_rule(who: str, rule: Transformation, state: DescentState[Any]) -> None:
-    """Raise unless `state.rule` has the structure, shapes and dtypes that this rule gives it."""
+    """Raise unless `state.rule` has the structure, shapes and dtypes of this rule's state."""
     require_variables(who, "state.v", state.v)
     if outline(eval_shape(rule.init, state.v)) != outline(state.rule):
         raise RangeError(

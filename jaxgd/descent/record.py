@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxgd.errors import DtypeError, describe, largest_int, require_bool, require_callable, require_count
 from jaxgd.typed import Generic, Tree, V, tree_map
 
-# By default, a record holds entry 0 and at most this number of further entries. When it is full, every second entry is
-# dropped.
+# By default, a record holds at most this number of entries after entry 0. When the record is full, every second entry
+# is dropped.
 ENTRIES = 1024
 
 
@@ -24,13 +24,13 @@ class Record:
 
     Attributes:
         every: The number of updates between two entries, at least 1. By default it begins at 1. If `max_steps` is above
-            1,024, it doubles and every second entry is dropped whenever there are 1,025 entries. A run of fewer than
-            1,024 updates is recorded completely, and a longer run with at least 513 entries. Under vmap, all runs share
-            one `every`, which the longest run sets.
+            1,024, `every` doubles each time the record reaches 1,025 entries, and every second entry is dropped. A run
+            of 1,024 or more updates thus keeps at least 513 entries. Under vmap, all runs share one `every`, which the
+            longest run sets.
         v: True to record the variables; by default False.
         function: A function of v that returns any pytree of arrays, recorded in each entry; by default None.
-        sharpness: True to record λ_max of the Hessian; by default False. An entry costs 31 or more Hessian-vector
-            products, or one per variable for up to 16 variables.
+        sharpness: True to record λ_max of the Hessian; by default False. An entry costs one Hessian-vector product per
+            variable for up to 16 variables, and 31 or more products for more variables.
 
     Example:
         >>> Record(every=10, v=True)
@@ -48,7 +48,7 @@ class Trajectory(NamedTuple, Generic[V]):
 
     The first axis of every array runs over the entries. Under vmap, the batch axes come before it. A plain call returns
     the entries that the run reached. Under `jit` or `vmap` the arrays have a fixed length. Entries after the end of the
-    descent are then NaN (0 for whole numbers, False for bools), and `step` keeps counting.
+    descent are NaN, 0 for whole numbers or False for bools, and `step` keeps counting.
 
     Attributes:
         step: The number of updates before each entry. It includes the updates of earlier runs that this run continues.
@@ -60,8 +60,8 @@ class Trajectory(NamedTuple, Generic[V]):
         v: The variables, a tree like v₀; None if not recorded.
         value: The values of `record.function`; None if not recorded.
         sharpness: The largest eigenvalue λ_max of the Hessian, NaN if it did not converge; None if not recorded.
-        stability: The threshold 2/η, NaN for a rule without η or of optax. Gradient descent is stable while λ_max is
-            below it. None if sharpness is not recorded.
+        stability: The threshold 2/η; gradient descent is stable while λ_max is below it. NaN for a rule without η and
+            for an optax rule. None if sharpness is not recorded.
     """
 
     step: Int[Array, "*entries"]
@@ -101,7 +101,7 @@ COLUMNS = ("cost", "gradient_norm", "step_norm", "predicted", "actual", "sharpne
 
 
 def require_record(record: Record, max_steps: int) -> Record:
-    """Return the record, and set an `every` of None to 1 for a short run. Raise unless the fields are valid."""
+    """Return the record, with every=1 instead of None for a short run. Raise unless the fields are valid."""
     if not isinstance(record, Record):
         raise DtypeError(f'minimize: record must be a jaxgd.Record, None or "auto", got {describe(record)}.')
     for name in ("v", "sharpness"):
@@ -129,7 +129,7 @@ class Buffers(NamedTuple):
 
 
 def buffers(record: Record, max_steps: int, entry: Buffers) -> Buffers:
-    """Return blank buffers for a run of max_steps updates, with rows like this entry."""
+    """Return blank buffers for a run of max_steps updates. Each row has the shapes and dtypes of `entry`."""
     rows = 2 + (ENTRIES if record.every is None else max_steps // record.every)
 
     # Broadcasting keeps the sharding of x.
@@ -150,7 +150,7 @@ def written(filled: Buffers, row: ArrayLike, entry: Buffers) -> Buffers:
 
 
 def thinned(filled: Buffers) -> Buffers:
-    """Return the buffers with every second entry dropped and the free rows blank."""
+    """Return the buffers without every second entry. The rows that become free are blank."""
 
     def thin(xs: Array) -> Array:
         kept = xs[:-1:2]

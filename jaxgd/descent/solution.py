@@ -18,7 +18,7 @@ from jaxgd.typed import Field, VField, tree_map
 class Solution(Generic[VField]):
     """The end of a descent, the reason it stopped, and the recorded path.
 
-    It is a pytree. Under vmap, the batch axes come first in every array, and `at(i)` is one element of the batch.
+    It is a pytree. Under vmap, the batch axes come first in every array, and `at(i)` returns one element of the batch.
 
     Attributes:
         v: The variables after `steps` updates, a tree like v₀.
@@ -27,15 +27,15 @@ class Solution(Generic[VField]):
         best_v: The variables with the lowest C on the path; with record=None, the last v.
         best_cost: C(best_v), a scalar.
         steps: The number of updates. It includes the updates of the earlier runs that `state` continues.
-        evaluations: The number of evaluations: C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
-            Evaluations for a recorded sharpness, the stall check and the check of the minimum are not counted.
+        evaluations: The number of evaluations of C, ∇C or a Hessian-vector product. C and ∇C at the same point count as
+            one. Evaluations for a recorded sharpness, the stall check and the check of the minimum do not count.
         outcome: The reason the descent stopped.
         trajectory: The recorded path; None with record=None.
         state: The state to continue from, with `minimize(..., state=solution.state)`.
         aux: The cost's second result at v, with `has_aux=True`; otherwise None.
 
-    With m mini-batches, `cost` and `gradient` belong to mini-batch `steps` mod m. `best_cost` is the lowest C(v_k) on
-    mini-batch k mod m over all k, or `cost` with record=None.
+    With m mini-batches, `cost` and `gradient` belong to mini-batch `steps` mod m. `best_cost` is the lowest of the
+    costs C(v_k), each on mini-batch k mod m. With record=None, it is `cost`.
     """
 
     v: VField

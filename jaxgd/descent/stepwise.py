@@ -33,15 +33,14 @@ class Descent:
     `while_loop`.
 
     A loop `while not done: step` makes the updates of `minimize(…, record=None)` and ends with the same outcome. The
-    numbers agree within rounding, which depends on how XLA compiles the loop. On a CPU they agree bit for bit in
-    jaxgd's test suite. States are interchangeable: `minimize(…, state=state)` continues from a state of this loop, and
-    this loop can continue from `solution.state`. A call of a compiled method takes about 1 ms on the host. For many
-    small updates, use `minimize`, or put the loop under `jit`.
+    numbers agree within rounding, which depends on how XLA compiles the loop. States are interchangeable: `minimize(…,
+    state=state)` continues from a state of this loop, and this loop can continue from `solution.state`. A call of a
+    compiled method takes about 1 ms on the host. For many small updates, use `minimize`, or put the loop under `jit`.
 
-    `args` are the further arguments of the cost. `step` uses the gradient in the given state, and evaluates C and ∇C at
-    the new v with the args of this call. A rule that uses only gradients may therefore get other args in every step,
-    such as mini-batches. A rule that searches needs the same args in every step. With mini-batches, use stop=None,
-    because the gradient of one mini-batch may meet a test by chance.
+    `args` are the further arguments of the cost. `step(state, *args)` uses the gradient in `state`, and evaluates C and
+    ∇C at the new v with `args`. A rule that uses only gradients may therefore get other args in every step, such as
+    mini-batches. A rule that searches needs the same args in every step. With mini-batches, use stop=None, because the
+    gradient of one mini-batch may meet a test by chance.
 
     `step` has forward-mode derivatives only. For reverse mode through the updates, use `minimize` with
     differentiate="unroll".

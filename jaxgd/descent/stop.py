@@ -19,7 +19,7 @@ from jaxgd.outcome import Reason
 from jaxgd.pytree import all_finite, norm
 from jaxgd.typed import Real, RealField, finfo, tree_leaves
 
-# Progress is first checked after 16 updates, then after max(16, k/8) more, with k the updates so far.
+# Progress is first checked after 16 updates, then after max(16, k/8) more, with k the number of updates so far.
 FIRST_LOOK = 16
 
 
@@ -28,49 +28,50 @@ FIRST_LOOK = 16
 class Stop:
     """The tests that stop a descent before `max_steps`, made at the start and after every update.
 
-    The test for a stall is made only after some updates: see `stalled`. A test is made only if one of its fields is
-    set. If only one of atol and rtol is set, the other counts as 0. The numbers may be traced: new values do not
-    recompile.
+    The test for a stall has its own schedule (see `stalled`). A test is made only if one of its fields is set. If only
+    the atol or the rtol of a test is set, the other one is 0. The numbers may be traced: new values do not recompile.
 
-    A cost C(v_k) that is infinite or NaN stops a descent even if no test is set, unless its evaluation is skipped.
+    If C(v_k) is evaluated and is infinite or NaN, the descent stops even if no test is set.
 
-    C is evaluated only when needed. It is skipped after an update if all of these hold: a gradient tolerance is set;
-    `cost`, `diverging` and the decrease tolerances are None; nothing is recorded; the rule is one of jaxgd's that use
-    only the gradient. C is then evaluated at v₀ and v₁, in the checks for a stall, where a test is met, and at the end.
-    If ‖∇C‖² may overflow or underflow, C is evaluated after every update. Where C is skipped, the gradient is tested
-    for infinities and NaN instead.
+    C is not evaluated after each update if no test, record or rule needs it. This requires a gradient tolerance, None
+    for `cost`, `diverging` and the decrease tolerances, no record, and a rule of jaxgd that uses only the gradient. C
+    is then evaluated only at v₀ and v₁, in the checks for a stall, where a test is met, and at the end. After the other
+    updates, ∇C is tested for infinities and NaN. If ‖∇C‖² may overflow or underflow, C is evaluated after every update.
 
     With bounds, ∇C in these tests is the reduced gradient, and H the Hessian of the variables that can move. The
-    reduced gradient is ∇C with 0 for each variable on a bound where −∇C points out of the box.
+    reduced gradient is ∇C, but 0 for each variable on a bound where −∇C points out of the box.
 
-    The relative tolerance of the gradient depends on the start: a bad start makes it loose. A gradient above
-    gradient_atol must therefore also pass a check by Newton's equation H d = ∇C. With r = gradient_rtol, it passes if
-    ‖d‖ ≤ r^⅔ · max(‖v‖, min(1, ‖v₀‖)) or ½∇Cᵀd ≤ max(r^⅔ · min(1, C₀), r · |C|), with C₀ = max(|C(v₀)|, |C(v₁)|), and
-    H has no curvature ≤ 0 along the directions tried. If the check fails, the run continues, and the part of ‖∇C‖
-    above gradient_atol must fall to a tenth of its value.
+    The relative tolerance of the gradient depends on the start: a large ∇C(v₀) makes it loose. A ‖∇C‖ above
+    gradient_atol must therefore also pass a check by Newton's equation H d = ∇C. Let r = gradient_rtol and
+    C₀ = max(|C(v₀)|, |C(v₁)|). The check requires ‖d‖ ≤ r^⅔ · max(‖v‖, min(1, ‖v₀‖)) or
+    ½∇Cᵀd ≤ max(r^⅔ · min(1, C₀), r · |C|). It also requires that H has no curvature ≤ 0 along the directions tried. If
+    the check fails, the run continues. The next check comes when ‖∇C‖ − gradient_atol has fallen to a tenth of its
+    value.
 
-    The check solves the equation by conjugate gradients, with at most max(20, a quarter of the evaluations)
-    Hessian-vector products. A second search, with at most 20 products from a fixed vector, looks for negative curvature
-    in directions that a symmetry hides from ∇C. It can miss a saddle with little negative curvature. Where JAX has no
-    second derivative of the cost, the check uses differences of ∇C.
+    The check solves the equation by conjugate gradients. It uses at most 20 Hessian-vector products, or a quarter of
+    the evaluations so far if that is more. A second search starts from a fixed vector and uses at most 20 products. It
+    looks for negative curvature in directions that a symmetry hides from ∇C. It can miss a saddle with little negative
+    curvature. Where JAX has no second derivative of the cost, the check uses differences of ∇C.
 
-    For ∇C = 0, a single search with at most 200 products starts from the fixed vector. At v₀, the search must converge,
-    and H must have positive curvature along all its directions. After updates, the first direction must have positive
-    curvature, and no direction may have negative curvature. Otherwise the outcome is ZERO_GRADIENT, which is not ok.
+    For ∇C = 0, a single search starts from the fixed vector and uses at most 200 products. At v₀, the search must
+    converge, and H must have positive curvature along all directions of the search. After one or more updates, the
+    first direction must have positive curvature, and no direction may have negative curvature. Otherwise the outcome is
+    ZERO_GRADIENT, and `outcome.ok` is False.
 
     Attributes:
         gradient_atol: Stop when ‖∇C(v_k)‖ ≤ atol + rtol · ‖∇C(v₀)‖.
-        gradient_rtol: The relative part of that tolerance. The check of the minimum depends on it.
+        gradient_rtol: The rtol in the test of the gradient. The check of the minimum uses it too.
         step_atol: Stop when ‖Δv‖ ≤ atol + rtol · ‖v_k‖.
-        step_rtol: The relative part of that tolerance.
+        step_rtol: The rtol in the test of the step.
         cost: Stop when C(v_k) ≤ cost.
         decrease_atol: Stop when |C(v_k) − C(v_{k−1})| ≤ atol + rtol · |C(v_k)|.
-        decrease_rtol: The relative part of that tolerance.
-        diverging: Stop when C(v_k) > diverging · max(|C(v₀)|, |C(v₁)|); above 0, by default 10⁶. None omits the test.
-        stalled: True (default) to stop when C has not fallen since the previous check and the next update would move
-            no variable by more than its rounding: |Δvᵢ| ≤ eps · |vᵢ|. With `wolfe`, the latest update counts instead
-            of the next one. A step of exactly 0 does not stop an optax rule or a rule with a schedule. The first check
-            is after 16 updates, each later one after max(16, k/8) more, with k the updates so far.
+        decrease_rtol: The rtol in the test of the decrease.
+        diverging: Stop when C(v_k) > diverging · max(|C(v₀)|, |C(v₁)|). A number above 0, by default 10⁶, or None.
+        stalled: True (default) to stop at a stall: C has not fallen since the previous check, and the next update would
+            move no variable by more than its rounding, |Δvᵢ| ≤ eps · |vᵢ|. With `wolfe`, the latest update is tested
+            instead of the next one. For an optax rule or a rule with a schedule, a step of exactly 0 is no stall. The
+            first check comes after 16 updates, each later check after max(16, k/8) more, with k the number of updates
+            so far.
 
     Example:
         >>> Stop(cost=1e-8).cost
@@ -99,7 +100,7 @@ class Stop:
 
     @property
     def needs_decrease(self) -> bool:
-        """True if the tests need the decrease of C in each update."""
+        """True if the tests need the decrease of C after every update."""
         return self.decrease_atol is not None or self.decrease_rtol is not None
 
     @property
@@ -109,10 +110,10 @@ class Stop:
 
 
 def default_stop(dtype: DTypeLike) -> Stop:
-    """Return the default tests. ‖∇C‖ must fall to eps^¾ of its first value, 6e-6 in float32 and 2e-12 in float64.
+    """Return the default tests: of the gradient, for divergence and for a stall.
 
-    At √eps of the first value, a well-conditioned C no longer changes. At eps, rounding makes the tolerance
-    unreachable. eps^¾ lies between them. The tests for divergence and for a stall are made too.
+    ‖∇C‖ must fall to eps^¾ of its first value, 6e-6 in float32 and 2e-12 in float64. At √eps of the first value, a
+    well-conditioned C no longer changes. Rounding makes a fall to eps unreachable. eps^¾ lies between √eps and eps.
     """
     return Stop(gradient_rtol=float(finfo(dtype).eps) ** 0.75)
 
@@ -127,7 +128,7 @@ def resolved_stop(who: str, stop: object, dtype: DTypeLike) -> Stop | None:
 
 
 def require_stop(who: str, stop: Stop, dtype: DTypeLike) -> None:
-    """Raise unless all fields with known values are valid. Warn of an rtol below the rounding of the dtype."""
+    """Raise unless all untraced fields are valid. Warn if an rtol is below the rounding of the dtype."""
     eps = float(finfo(dtype).eps)
     require_bool(who, "stop.stalled", stop.stalled)
     for field in dataclasses.fields(stop):
@@ -138,7 +139,7 @@ def require_stop(who: str, stop: Stop, dtype: DTypeLike) -> None:
         if is_traced(x):
             continue
         x = float(x)
-        # Every descent would meet an infinite tolerance or an infinite `cost` at once.
+        # Every descent would stop at its start with an infinite tolerance or an infinite `cost`.
         least, most, words = {
             "cost": (-math.inf, sys.float_info.max, "a finite number"),
             "diverging": (math.ulp(0.0), math.inf, "above 0"),
@@ -164,7 +165,7 @@ class Limits(NamedTuple):
         lowest: C at or below this meets the test of the cost.
         highest: C above this meets the test for divergence.
         gradient: ‖∇C‖ at or below this meets the test of the gradient.
-        plain: False if the squares in ‖∇C‖² may overflow or underflow. Only the outer loop then tests ‖∇C‖ reliably.
+        plain: False if the squares in ‖∇C‖² may overflow or underflow. Then only the outer loop tests ‖∇C‖ reliably.
     """
 
     lowest: Array
@@ -174,7 +175,7 @@ class Limits(NamedTuple):
 
 
 def limits_of(stop: Stop | None, first_norm: Array, scale: Array) -> Limits:
-    """Return the limits for a run that starts with ‖∇C‖ = first_norm and this scale of C."""
+    """Return the limits for the `first_norm` and the `scale` of a state."""
     dtype = scale.dtype
     known = finfo(dtype)
     lowest, highest = jnp.full((), -jnp.inf, dtype), jnp.full((), known.max, dtype)
@@ -187,7 +188,7 @@ def limits_of(stop: Stop | None, first_norm: Array, scale: Array) -> Limits:
             highest = jnp.where((bound > 0) & (bound < highest), bound, highest).astype(dtype)
         if stop.needs_gradient_norm:
             gradient = jnp.asarray(_tolerance(stop.gradient_atol, stop.gradient_rtol, first_norm), dtype)
-            # The factor 10⁶ allows ‖∇C‖ to fall below the tolerance or rise above ‖∇C(v₀)‖.
+            # The factor 10⁶ leaves room for a ‖∇C‖ below the tolerance or above ‖∇C(v₀)‖.
             plain = (gradient > known.tiny**0.5 * 1e6) & (first_norm < known.max**0.5 * 1e-6)
     return Limits(lowest, highest, gradient, plain)
 
@@ -195,11 +196,10 @@ def limits_of(stop: Stop | None, first_norm: Array, scale: Array) -> Limits:
 def _tests(
     stop: Stop | None, limits: Limits, s: DescentState[Any], exact: Array | None = None, cost_known: bool = True
 ) -> list[tuple[Array, Reason]]:
-    """Return True or False for each test, with the reason to stop if it is met.
+    """Return a pair for each test: True if the test is met, and the reason to stop.
 
-    The comparisons are written so that NaN meets every test without an extra check.
-    If `limits.plain` is False, the gradient test uses `exact`, ‖∇C‖ computed with scaling. Without `exact`, it is then
-    unreliable.
+    The comparisons are written so that NaN meets every test without an extra check. If `limits.plain` is False, the
+    gradient test is reliable only with `exact`: ‖∇C‖ computed with scaling.
     """
     tests = []
     if cost_known:
@@ -246,8 +246,8 @@ def may_go_on(stop: Stop | None, limits: Limits, s: DescentState[Any], cost_know
 def reason_to_stop(stop: Stop | None, limits: Limits, s: DescentState[Any]) -> Int[Array, ""]:
     """Return the Reason of the first test that is met, or RUNNING if no test is met.
 
-    If a test is met and C is not finite, return NOT_FINITE. If the gradient is tested, ∇C must be finite too. The loop
-    itself checks for a stall.
+    If a test is met and C is infinite or NaN, return NOT_FINITE. If the gradient is tested, an infinity or NaN in ∇C
+    has the same effect. The loop checks for a stall.
     """
     needs_gradient = stop is not None and stop.needs_gradient_norm
     tests = _tests(stop, limits, s, norm(s.gradient) if needs_gradient else None)

@@ -30,7 +30,7 @@ class StaticConfig:
         rule: An optax transformation; None if the rule is a `Rule`, whose hyperparameters are traced.
         record: The parts of the path to record; None to record nothing.
         max_steps: The number of updates that the record must cover; None if nothing is recorded.
-        step_size: The name of the rule's step size, for messages; None if the rule has none.
+        step_size: The name of the rule's step size in messages; None if the rule has no step size.
     """
 
     cost: Callable[..., Array]
@@ -102,10 +102,10 @@ def resume(
 ) -> DescentState[V]:
     """Return a given state with C and ∇C of this cost and these args.
 
-    Two programs may round C and ∇C differently. Return the state unchanged if the new C and ∇C equal those in the state
-    within rounding: a continued run then gives the same bits as a single run. Otherwise the cost or its args have
-    changed. Then reset the fields that depend on older costs, and the state of a rule that uses the cost. Reset them
-    also if v or best_v is outside the bounds, or if first_norm was 0 and new bounds free a variable. With bounds, v is
+    Two programs may round C and ∇C differently. If the new values equal those in the state within rounding, return the
+    state unchanged. A continued run then gives the same bits as a single run. Otherwise the cost or its args have
+    changed. Then reset the fields that depend on older costs, and the state of a rule that uses the cost. Also reset
+    these if v or best_v is outside the bounds, or if first_norm is 0 and new bounds free a variable. With bounds, v is
     projected onto the box.
     """
     outside = jnp.array(False)
@@ -120,7 +120,7 @@ def resume(
         signs = jnp.where(jnp.arange(x.size).reshape(x.shape) % 3 == 0, -1, 1)
         return x + jnp.asarray(4 * finfo(x.dtype).eps * x * signs, x.dtype)
 
-    # Rounding changes C and ∇C about as much as a change of v by a few eps does.
+    # A change of v by a few eps changes C and ∇C about as much as rounding does.
     points = tree_map(lambda x, y: jnp.stack([x, y]), s.v, project(bounds, tree_map(moved, s.v)))
     costs, gradients = map_rows(value_and_grad(cost_with(config, args)), points)
     costs = costs.astype(s.cost.dtype)
@@ -135,7 +135,7 @@ def resume(
     same = close[0] & close[1] & (jnp.isfinite(new[0]) == jnp.isfinite(s.cost))
     changed = state_at(config, rule, s.v, *new, bounds)
     if bounds is not None:
-        # With a first_norm of 0, the tolerance of ∇C has no relative part. Reset it if new bounds free a variable.
+        # If first_norm is 0, the tolerance of ∇C has no relative part. Reset first_norm if new bounds free a variable.
         same &= ~outside & ((s.first_norm > 0) | (changed.first_norm == 0))
     changed = changed._replace(
         rule=changed.rule if rule is not None and rule.spec.uses_cost else s.rule,
@@ -168,7 +168,7 @@ def step_of(
     """Return Δv and the rule's next state. With bounds, v + Δv may lie outside the box."""
 
     def cost(v: V, bounds: Bounds | None = bounds) -> Array:
-        # Optax's line searches raise an error if value_fn does not take every extra argument, here `bounds`.
+        # Optax's line searches require value_fn to take every extra argument, here `bounds`.
         return config.cost(project(bounds, v), *args)
 
     extra = {} if bounds is None else {"bounds": bounds}
@@ -197,7 +197,7 @@ def one_update(
     k: Array,
     bounds: Bounds | None = None,
 ) -> tuple[DescentState[V], tuple[Array, Array]]:
-    """Make one update. Return the new state, and ‖Δv‖ and ∇C·Δv of the step, which are NaN if they are not recorded.
+    """Make one update. Return the new state and the pair (‖Δv‖, ∇C·Δv), which is NaN if it is not recorded.
 
     k is the number of updates before this one. The caller adds 1 to `step` and 1 to `evaluations` for each update,
     because it can count many updates at once.
@@ -241,7 +241,7 @@ def one_update(
 
 
 def with_scale(s: DescentState[V]) -> DescentState[V]:
-    """Return the state with the scale of the divergence test. At v₁, the scale becomes max(|C(v₀)|, |C(v₁)|)."""
+    """Return the state. At v₁, set the scale of the divergence test to max(|C(v₀)|, |C(v₁)|)."""
     return s._replace(scale=jnp.where(s.step == 1, jnp.maximum(s.scale, jnp.abs(s.cost)), s.scale))
 
 
@@ -258,14 +258,14 @@ def _moved(x: Array, u: Array) -> Array:
     """Return x + u in the dtype of x."""
     moved = jnp.asarray(x + u, x.dtype)
     if x.dtype.itemsize < 4:
-        # XLA may keep extra digits of a narrow dtype. C would then be evaluated at another point.
+        # XLA may keep extra digits of a narrow dtype. It would then evaluate C at another point than the stored v.
         known = finfo(x.dtype)
         moved = lax.reduce_precision(moved, known.nexp, known.nmant)
     return moved
 
 
 def _evaluated(cost: Callable[[V], Array], v: V, rule_state: object) -> tuple[Real, V, Array | int]:
-    """Return C and ∇C at v, and 1 if they were already known or 0 otherwise.
+    """Return C and ∇C at v, and the number of evaluations saved: 1 if both were known, otherwise 0.
 
     They are known if `rule_state` holds both and C is finite, as after a search of `wolfe`.
     """
