@@ -31,7 +31,7 @@
    limits. For a claim of 0, let e be ten times the error of the quotient. The claim is also right if it differs from
    the quotient by at most e, and e is at most a millionth of the largest change of F. If F in float64 changes at no
    step of the long ladder, e may be larger. If a claim is neither wrong nor right, the check cannot tell. It cannot
-   tell either if F has no slope, or at an edge of the domain.
+   tell either if F has no slope, or if x is at an edge of the domain.
 10. A leaf is wrong if the claim is wrong along one direction, with two exceptions. The check cannot tell if F varies
     within the smallest step along another direction. It cannot tell either if the wrong claim is infinite or NaN, and F
     has no slope along another direction. A leaf is right if the claim is right along all directions. Two right

@@ -64,7 +64,7 @@ class Examination:
     def _settled(self, leaf: int) -> bool:
         """Return True if the quotients at a few steps show that all claims are right.
 
-        If F computes in float64, it must also vary at smaller steps by rounding only.
+        If F computes in float64, its variation at smaller steps must also be rounding only.
         """
         still = self.sampler.coarse or not self.slopes[leaf].varies.any()
         return still and all(self._quotient(claim, leaf).verdict is Verdict.RIGHT for claim in self._claims(leaf))
@@ -107,8 +107,8 @@ class Examination:
         if judgment.verdict is not Verdict.RIGHT:
             return judgment
         if leaf in self.d.even and len(each) > EVEN:
-            # The elements that move along EVEN contribute little to the gradient. So the other directions decide about
-            # the leaf, if they are right.
+            # The elements that move along EVEN contribute little to the gradient. If the other directions are right,
+            # they decide about the leaf.
             others = core.combine([j for k, j in enumerate(each) if k != EVEN])
             judgment = others if others.verdict is Verdict.RIGHT else judgment
             words = f"elements of {self.d.prepared.leaves[leaf].name} with a far smaller gradient: rounding hides them"
@@ -116,8 +116,8 @@ class Examination:
             if hidden and words not in self.d.notes:
                 self.d.notes.append(words)
         if leaf in claim.approximate:
-            # An approximate rule is nearly exact only for large cotangents. A direction along which its error is too
-            # large (UNSTEADY) decides.
+            # An approximate rule is nearly exact only for large cotangents. If the error is too large along one
+            # direction (UNSTEADY), that direction decides.
             judgment = next((j for j in each if j.cause is Cause.UNSTEADY), judgment)
         return judgment
 
@@ -274,7 +274,7 @@ class Examination:
         return check, direct
 
     def _every_element_is_right(self, claim: Derivative, i: int, search: locate.ElementSearch) -> bool:
-        """Return True if all elements are right, with differences too small to explain that of the leaf."""
+        """Return True if all elements are right, and their errors are too small to explain the error of the leaf."""
         slopes, unit = self.slopes[i], np.abs(self.d.shared.directions[i][-1]).reshape(-1)
         # Use direction 0: it uses the first cotangent, as the search does.
         difference = np.abs(claim.along[i, 0] - slopes.value[0])

@@ -15,7 +15,7 @@ from jaxgd.gradcheck.verdicts import Cause
 from jaxgd.mesh.processes import decided, on_host, spans_processes
 
 # If f is fast and a leaf has up to ALL elements, the search compares every element with its quotient. Otherwise it
-# compares up to SAMPLE random elements, and the elements that it finds by dividing the leaf into blocks.
+# compares up to SAMPLE random elements, and those that `_narrow_down` finds.
 ALL = 1024
 SAMPLE = 256
 _BLOCKS = 64
@@ -56,7 +56,7 @@ class ElementSearch:
 
     @property
     def wrong(self) -> NDArray[np.bool_]:
-        """A mask of the elements that are certainly wrong. Elements at a kink are not included."""
+        """A mask of the elements that are certainly wrong, without elements at a kink."""
         off = ~(np.abs(self.claimed - self.reference) <= self.allowed)
         return np.asarray(off & ~self.kink & np.isfinite(self.allowed))
 
@@ -156,7 +156,7 @@ def against_quotients(
     step = float(np.min(slopes.step[known], initial=np.inf)) if known.any() else 2.0**-8
     noise = float(np.max(slopes.noise[known], initial=0.0))
     h = quotients.ladder(min(16 * step, 0.25), constants.ORDERS)
-    # A real element takes 6 evaluations of f, a complex one 12.
+    # A real element takes 6 evaluations of f. A complex element takes 12.
     seconds = decided(spans_processes(sampler.shared), sampler.runner.seconds.get(Value(sampler.problem), 0.0))
     affordable = int(_SECONDS / max(seconds, 1e-6))
     most = max(affordable // (12 if is_complex else 6), 4)
