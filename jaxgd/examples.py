@@ -1,4 +1,4 @@
-"""Examples for training, one per row, on the device. Inputs in bytes stay bytes until use, to save memory."""
+"""Examples for training, one in each row. Inputs in bytes stay bytes until use, to save memory."""
 
 import math
 import warnings
@@ -24,8 +24,8 @@ from jaxgd.mesh import Placed
 from jaxgd.network import Network, network_sizes
 from jaxgd.typed import jit
 
-# Inputs count as unscaled if none is below 0 and the largest is at least this, as for pixels from 0 to 16 or to 255.
-# Standardized inputs have values below 0. Inputs scaled to [0, 1] or to a standard deviation of 1 are rarely so large.
+# Inputs count as unscaled if the smallest is at least 0 and the largest is at least this value. Pixels from 0 to 16 or
+# from 0 to 255 are examples.
 _UNSCALED = 10
 
 
@@ -42,7 +42,7 @@ class Examples(NamedTuple):
 
 
 def inputs(x: Array, dtype: DTypeLike) -> Float[Array, "*batch in"]:
-    """Convert inputs to a dtype: x/255 for bytes, x itself for floating point.
+    """Convert inputs to a dtype, and divide bytes by 255.
 
     Args:
         x: Inputs, (..., in), bytes or floating point.
@@ -59,7 +59,7 @@ def inputs(x: Array, dtype: DTypeLike) -> Float[Array, "*batch in"]:
 
 
 def targets(y: Array, outputs: int, dtype: DTypeLike) -> Float[Array, "*batch out"]:
-    """Return targets in a dtype: the unit vectors of labels, or given targets converted.
+    """Return the targets in a dtype. Labels become unit vectors.
 
     Args:
         y: Labels, (...,), whole numbers; or targets, (..., out), floating point.
@@ -77,10 +77,10 @@ def targets(y: Array, outputs: int, dtype: DTypeLike) -> Float[Array, "*batch ou
 
 
 def require_fit(who: str, part: str, network: Network, inputs: object, labels: object) -> Examples:
-    """Flatten the inputs, and place them and the labels on the device. Raise unless they fit the network.
+    """Flatten the inputs, and place inputs and labels on the device. Raise if they do not fit the network.
 
-    Warn if floating-point inputs look unscaled: the smallest value is at least 0 and the largest at least 10. Values
-    traced by jit or vmap are not checked.
+    Warn if the smallest floating-point input is at least 0 and the largest is at least 10. Traced values are not
+    checked.
     """
     sizes = network_sizes(network)
     x: Array | np.ndarray = as_array(who, f"the {part} inputs", inputs)
@@ -131,11 +131,11 @@ def require_fit(who: str, part: str, network: Network, inputs: object, labels: o
 def _extremes(a: Array | np.ndarray) -> tuple[int | float, int | float]:
     """Return the least and the largest value. Both are NaN if any value is NaN."""
     if isinstance(a, jax.Array) and len(a.sharding.device_set) > 1:
-        # Inside jit, JAX would trace the computation even on an array whose values are known.
+        # Without this context, jit would trace the computation although the values are known.
         with jax.ensure_compile_time_eval():
             least, most = _sharded_extremes(a)
         return np.asarray(least).item(), np.asarray(most).item()
-    # Use NumPy here: inside jit, JAX traces operations even on an array whose values are known.
+    # Use NumPy, because jit would trace operations of JAX although the values are known.
     with np.errstate(invalid="ignore"):
         return np.min(np.asarray(a)).item(), np.max(np.asarray(a)).item()
 
@@ -145,15 +145,15 @@ def _sharded_extremes(a: Array) -> tuple[Array, Array]:
     least, most = jnp.min(a), jnp.max(a)
     if not jnp.issubdtype(a.dtype, jnp.floating):
         return least, most
-    # The minimum and the maximum over several CPU devices lose a NaN of one device.
+    # On several CPU devices, jnp.min and jnp.max ignore a NaN that is on one device only.
     nan = jnp.any(jnp.isnan(a))
     return jnp.where(nan, jnp.nan, least), jnp.where(nan, jnp.nan, most)
 
 
 def fit_splits(who: str, network: Network, data: object) -> tuple[dict[str, Examples], dict[str, int]]:
-    """Return the examples of each split on the device, and the number of examples of each split.
+    """Return the examples and their number for each split. Rows beyond this number are padding.
 
-    Rows beyond this number are padding. Raise unless the examples fit the network.
+    Raise if the examples do not fit the network.
     """
     named: dict[str, object] = (
         {"train": data.train, "validation": data.validation, "test": data.test}
@@ -174,9 +174,9 @@ def fit_splits(who: str, network: Network, data: object) -> tuple[dict[str, Exam
 
 
 def fit_traced_labels(examples: Examples, outputs: int) -> tuple[Examples, Array | bool]:
-    """Return the examples with traced labels clipped to 0, …, outputs − 1, and True if no label was out of range.
+    """Clip traced labels to 0, …, outputs − 1. Return the examples, and True if no label was out of range.
 
-    `require_fit` has checked the labels with known values. A traced label out of range must not reach the kernels.
+    A label out of range must not reach the kernels. `require_fit` has already checked labels with known values.
     """
     if not is_traced(examples.y) or not jnp.issubdtype(examples.y.dtype, jnp.integer):
         return examples, True

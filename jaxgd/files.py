@@ -1,7 +1,7 @@
 """Reading and writing of files.
 
-`read_file` and `read_head` read only regular files, up to a limit of bytes. After a crash or on a full disk, a file
-written by `write_atomically` holds the complete old or the complete new content.
+`read_file` and `read_head` read only regular files, up to a limit of bytes. `write_atomically` replaces a file. After a
+crash or on a full disk, the file holds either the complete old content or the complete new content.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from jaxgd.errors import DtypeError, RangeError, WriteError, describe, shown
 
-_SMALL = 2**20  # limit on files of JSON, in bytes
+_SMALL = 2**20  # limit on the size of a JSON file, in bytes
 _DIGEST = "sha256"
 _LONGEST_PATH = 4096  # characters
 
@@ -49,8 +49,7 @@ def as_path(who: str, path: Any) -> Path:
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:
     """Return the content of a regular file of at most `most` bytes.
 
-    A pipe, a device, a socket, a folder or a link to one is refused. Reading a pipe or a device could block or never
-    end.
+    Other files are refused, because reading a pipe or a device may never end. A link to a regular file is allowed.
 
     Args:
         path: The file.
@@ -60,7 +59,7 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
         The bytes of the file.
 
     Raises:
-        OSError: If the path is not a regular file, or the file is larger than `most`, changes its size during the
+        OSError: If the path is not a regular file, or the file is larger than `most`, grows or shrinks during the
             reading, or cannot be read.
 
     Example:
@@ -84,7 +83,7 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
 
 
 def read_head(path: str | os.PathLike[str], most: int) -> bytes:
-    """Return the first bytes of a regular file, at most `most`. Raise OSError as `opened` does."""
+    """Return the first bytes of a regular file, at most `most`. Raise OSError if `opened` does."""
     with opened(path) as (handle, _):
         return _read(handle, most)
 
@@ -113,7 +112,7 @@ def _read(handle: int, most: int) -> bytes:
 def free_memory() -> int | None:
     """Return the bytes of memory that this process can still take, or None if the system does not say.
 
-    The memory limits of the control groups with this process count too, such as those of a container or a batch job.
+    The result respects the memory limits of control groups, such as those of a container or a batch job.
 
     >>> free_memory() is None or free_memory() > 0
     True
@@ -127,8 +126,9 @@ def free_memory() -> int | None:
     return min(free, default=None)
 
 
-# For control groups of version 2 and of version 1: the root folder, the controller in /proc/self/cgroup, the files with
-# the limit and the use of memory, and the line of memory.stat with the size of the cached files that can be freed.
+# Control groups of version 2, then of version 1. Each row holds the root folder, the name of the controller in
+# /proc/self/cgroup, the file with the memory limit, the file with the memory in use, and the line of memory.stat with
+# the size of the cached files that can be freed.
 _GROUPS = (
     (Path("/sys/fs/cgroup"), "", "memory.max", "memory.current", "inactive_file "),
     (Path("/sys/fs/cgroup/memory"), "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
@@ -139,7 +139,7 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 def _group_folders(root: Path, controller: str) -> set[Path]:
     """Return the folders of the control groups that contain this process, from the root to its own group.
 
-    A container may show its own group as the root. The other folders then need not exist.
+    In a container, some of these folders may not exist.
     """
     folders = {root}
     try:
@@ -154,7 +154,7 @@ def _group_folders(root: Path, controller: str) -> set[Path]:
 
 
 def _values(path: Path, name: str = "") -> list[int]:
-    """Return [n] if a line of the system file `path` starts with this name and a number n; otherwise []."""
+    """Return [n] for the first line of the system file that starts with `name` and a number n, or [] if none does."""
     try:
         match = re.search(rf"^{name}\s*(\d+)", path.read_text(), re.MULTILINE)
     except (OSError, UnicodeDecodeError):
@@ -163,9 +163,9 @@ def _values(path: Path, name: str = "") -> list[int]:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Return the content of a file of JSON in UTF-8, of at most 1 MiB. Raise OSError as `read_file` does.
+    """Return the content of a JSON file in UTF-8, of at most 1 MiB. Raise OSError if `read_file` does.
 
-    Content that is not JSON, repeats a name, holds NaN or Infinity, or is nested too deeply raises ValueError.
+    Raise ValueError if the content is not JSON, repeats a name, holds NaN or Infinity, or is nested too deeply.
     """
     try:
         return json.loads(read_file(path, _SMALL).decode("utf-8"), object_pairs_hook=unique, parse_constant=_no_number)
@@ -195,7 +195,7 @@ def seal(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def unseal(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the content without its SHA-256. Raise ValueError unless the SHA-256 fits the content."""
+    """Return the content without its SHA-256. Raise ValueError if the SHA-256 does not fit the content."""
     plain = {name: value for name, value in content.items() if name != _DIGEST}
     if seal(plain) != content:
         raise ValueError("its values differ from the saved ones")
@@ -219,7 +219,7 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) ->
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     with writing(path):
-        # Without this check, the superuser could replace a device such as /dev/null by a file.
+        # Without this check, the superuser could replace a device such as /dev/null with a file.
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "not a regular file")
         try:
@@ -237,7 +237,7 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) ->
 
 
 def remove_temporaries(folder: Path, names: tuple[str, ...]) -> None:
-    """Remove temporary files from the folder: those that a killed `write_atomically` left for files of these names."""
+    """Remove the temporary files of these names that killed calls of `write_atomically` left in the folder."""
     pattern = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.[0-9a-f]{{8}}\.tmp")
     for path in folder.iterdir():
         if pattern.fullmatch(path.name):
@@ -245,7 +245,7 @@ def remove_temporaries(folder: Path, names: tuple[str, ...]) -> None:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Append all of `content` to an existing file, or leave the file as it was and raise WriteError.
+    """Append `content` to an existing file. If this fails, restore the file and raise WriteError.
 
     The content is not flushed to the disk, so a crash of the machine can lose it.
     """
@@ -254,7 +254,7 @@ def append(path: Path, content: bytes) -> None:
         try:
             before = os.fstat(handle).st_size
             try:
-                while content:  # A nearly full disk may take only a part.
+                while content:  # os.write may write only the first bytes, for instance on a nearly full disk.
                     content = content[os.write(handle, content) :]
             except BaseException:
                 os.ftruncate(handle, before)

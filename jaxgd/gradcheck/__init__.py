@@ -2,8 +2,8 @@
 
 The module `check` runs a check, in this order:
 
-- `problem` sorts the arguments of f, and `claims` reads the derivatives that the caller claims.
-- `consistency` compares repeated runs of f and of its gradient, and their runs under jit and vmap.
+- `problem` separates the arguments to differentiate from the fixed ones, and `claims` reads the derivatives to check.
+- `consistency` compares repeated runs of f, and its runs under jit and vmap. It does the same for the gradient.
 - `derive` runs autodiff and the claims along random directions, which `draws` makes.
 - `sample` evaluates f along these directions, and `quotients` estimates the slopes from the values.
 - `core` judges the derivatives by the slopes. Its docstring describes the method.

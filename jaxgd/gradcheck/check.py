@@ -41,11 +41,11 @@ _LEAST_RTOL = 1e-9
 # The cotangents for a real scalar f. The first is 1, because it gives the gradient. The others differ in sign and
 # size, because a wrong rule may treat them differently.
 _SCALAR_COTANGENTS = (1.0, -0.6, 1.7, 0.3, -1.2)
-# The value that a custom rule returns under `jax.vjp` may differ from f by this fraction in float64.
+# Under `jax.vjp`, a custom rule returns its own value of f. It may differ from f by this fraction in float64.
 _SAME_VALUE = 1e-9
-# If the first directions leave a leaf in doubt, the check tries at least this number of directions in it.
+# If the first directions do not decide about a leaf, the check tries at least this number of directions in it.
 _DIRECTIONS = 4
-# Each element of the point moves by about this fraction of its size, to measure how much each output changes.
+# To measure how much each output changes, each element of the point moves by about this fraction of its size.
 _MOVE = 2.0**-8
 _MOST_DIRECTIONS = 1000
 
@@ -79,9 +79,9 @@ def check_gradients(
     The check evaluates f in float64 if f can run in float64, for arguments of any dtype. x64 need not be enabled. The
     check also compares a derivative given as `gradient`, `vjp` or `jvp` with autodiff directly, up to rounding.
 
-    A verdict depends on the error relative to the leaf's own gradient, and on the measured noise of f. The check
-    searches the elements of a wrong leaf. The report lists the worst elements, and names the pattern of the error if
-    the check recognizes one.
+    A verdict depends on the error relative to the gradient of the leaf, and on the measured noise of f. In a wrong
+    leaf, the check searches for the wrong elements. The report lists the worst of them. It also names the pattern of
+    the error, if the check recognizes one.
 
     Args:
         f: The function to check. It returns any pytree with at least one floating-point or complex leaf. An exception
@@ -104,24 +104,24 @@ def check_gradients(
             derivative. The derivatives of f are compared with the quotients of `reference`. Pass it if f is a
             straight-through estimator, a reversed gradient, or a fixed point that is differentiated through one step.
             Default: f.
-        rtol: The relative error above which a leaf's gradient is wrong, at least 1e-9 and below 1. Default: an error
-            above the uncertainty is wrong, unless the relative uncertainty exceeds 0.5. A smaller error is right if the
-            relative uncertainty is at most 1e-3 (1e-2 if f computes with fewer digits than float64), otherwise "cannot
-            tell".
-        nondeterminism: The relative difference allowed between two runs of the same derivative, at least 0 and below 1,
-            for backward passes that add in a varying order. Default 0.
-        seconds: The time in seconds after which the check starts no further quotients and no search of elements, above
-            0. Leaves that are still undecided are then "cannot tell". A running XLA program cannot be stopped. Default:
-            none.
-        directions: The number of random directions to try in each leaf, from 1 to 1000. If they leave a leaf in doubt,
-            the check tries at least 4 in that leaf. Default 3.
+        rtol: The relative error above which a leaf's gradient is wrong, at least 1e-9 and below 1. Default: the
+            gradient is wrong if its error exceeds the uncertainty, and the relative uncertainty is at most 0.5. It is
+            right if its error does not exceed the uncertainty, and the relative uncertainty is at most 1e-3. This limit
+            is 1e-2 if f computes with fewer digits than float64. Otherwise the verdict is "cannot tell".
+        nondeterminism: The relative difference allowed between two runs of the same derivative, at least 0 and below 1.
+            A backward pass that adds in a varying order needs a value above 0. Default 0.
+        seconds: A time limit in seconds, above 0. After it, the check starts no further quotients and no search for
+            wrong elements, and undecided leaves are "cannot tell". A running XLA program cannot be stopped. Default:
+            no limit.
+        directions: The number of random directions to try in each leaf, from 1 to 1000. If they do not decide about a
+            leaf, the check tries at least 4 in that leaf. Default 3.
         seed: The seed of the random directions and cotangents, at least 0. Default 0.
 
     Returns:
         A `GradientReport`. `print` shows it as one screen of text. Its method `raise_if_wrong` raises an error if the
-        verdict is wrong. The verdict is also wrong if `gradient`, `vjp` or `jvp` returns the wrong tree, shapes or
-        dtypes, or if `vjp` or `jvp` returns another value than f. The report then lists the misfit in `findings` or in
-        the leaf's checks.
+        verdict is wrong. The verdict is also wrong if `gradient`, `vjp` or `jvp` returns a wrong tree, a wrong shape or
+        a wrong dtype, or if `vjp` or `jvp` returns another value than f. The report lists such a misfit in `findings`
+        or in the leaf's checks.
 
     Raises:
         DtypeError: If no leaf can be differentiated; if f or reference returns no floats; if f, reference or a given
@@ -162,8 +162,8 @@ def check_gradients(
     nondeterminism, clock = float(nondeterminism), Clock(seconds, spans_processes((args, f)))
     prepared, rng, n = prepare(f, args, argnums, has_aux), np.random.default_rng(seed), max(directions, _DIRECTIONS)
     report = GradientReport(prepared.name, (), (), (), "", (), 0, int(directions), int(seed), "")
-    # The first run keeps the user's settings, except for the precision of matrix products. If the settings forbid an
-    # operation of f, f raises its own exception.
+    # The first run keeps the user's settings, except for the precision of matrix products. If a setting forbids an
+    # operation of f, the user then sees the exception of f.
     with jax.default_matmul_precision("highest"):
         out = require_values("f", f(*prepared.problem.args(prepared.v, prepared.traced)))
     with evaluation(float64=False):
@@ -209,12 +209,12 @@ def check_gradients(
     elif problem != prepared.problem and not has_reverse_mode(prepared, problem, one):
         notes.append("second derivatives: reference has no reverse mode")
     else:
-        notes += [f"second derivatives of {claim.name}: order=2 checks only autodiff's" for claim in claims]
+        notes += [f"second derivatives of {claim.name}: order=2 checks only those of autodiff" for claim in claims]
         options = Options(
             rtol=rtol, nondeterminism=nondeterminism, seconds=clock.left(), directions=directions, seed=seed
         )
         second = check_second_order(check_gradients, prepared, problem, [np.asarray(x[0]) for x in w], options)
-    # The runner does not count the evaluations of f in the user's dtype.
+    # The second term counts the evaluations of f in the user's dtype, which the runner does not count.
     evaluations = d.runner.runs.get(Value(problem), 0) + 2 * len(run.consistency)
     dtype = "float64" if sampler.in_float64 else str(prepared.v[0].dtype)
     how = f"for arguments in {dtype}" if sampler.coarse else f"in {dtype}"
@@ -249,7 +249,7 @@ def _meant(prepared: Prepared, reference: Callable[..., Any] | None, first: list
 
 
 def _undecided(report: GradientReport, prepared: Prepared, cause: Cause, note: str = "") -> GradientReport:
-    """Return the report of a check that compared no derivative."""
+    """Return the report of a check that compares no derivative."""
     check = Check("autodiff = quotient", Verdict.CANNOT_TELL, cause, float("nan"), float("inf"), note)
     leaves = tuple(
         LeafReport(leaf.name, leaf.shape, leaf.dtype, (check,) if math.prod(leaf.shape) else ())
@@ -269,9 +269,9 @@ def _held_fixed(prepared: Prepared) -> list[str]:
 
 @np.errstate(all="ignore")
 def _value_of_the_rule(d: Derivatives, sampler: Sampler, rtol: float | None) -> list[Consistency]:
-    """Compare the value of f under `jax.vjp` with the plain value of f, in float64.
+    """Compare the value of f under `jax.vjp` with the value of f without a derivative, in float64.
 
-    Return [] if they agree or are not comparable.
+    Return [] if the two values agree or cannot be compared.
     """
     if not d.outputs or not sampler.in_float64 or sampler.coarse or sampler.problem != d.prepared.problem:
         return []
@@ -334,6 +334,6 @@ def _cotangents(prepared: Prepared, first: list[Any], eps: float, n: int, rng: n
         if [np.shape(x) for x in moved] != [np.shape(y) for y in first]:
             moved = first
     except Exception:
-        # f may raise at another point.
+        # f may raise an exception at the moved point.
         moved = first
     return [cotangents(on_host(y), on_host(x), eps, n, rng) for y, x in zip(first, moved, strict=True)]

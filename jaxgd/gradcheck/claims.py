@@ -1,4 +1,4 @@
-"""Claimed derivatives, and their misfits: trees, shapes, dtypes and values that do not fit f or its arguments.
+"""The claimed derivatives and their misfits. A misfit is a tree, a shape, a dtype or a value that does not fit f.
 
 A claim is a derivative that the caller passes as gradient=, vjp= or jvp=.
 """
@@ -33,11 +33,10 @@ class Claim:
         name: The keyword argument of the claim: gradient, vjp or jvp.
         reverse: The program for Jᵀw, with J the Jacobian of f; None for jvp.
         forward: The program for ⟨w, Ju⟩; None for gradient and vjp, and for a jvp with findings.
-        findings: Misfits of tree, shape, dtype or the value of f, each as (leaf, text); the leaf is "" for the whole
-            claim.
+        findings: The misfits, each as (leaf, text). The leaf is "" for a misfit of the whole claim.
         absent: The leaves for which the claim has no usable value.
-        values: The claim's value for each leaf in the user's dtype, for the first cotangent; empty for jvp and for the
-            gradient of a complex f.
+        values: The claimed Jᵀw for each leaf in the user's dtype, with the first cotangent w. Empty for jvp and for
+            the gradient of a complex f.
     """
 
     name: str
@@ -58,7 +57,7 @@ def require_values(name: str, result: T) -> T:
 
 
 def claimed_gradient(prepared: Prepared, out: object, gradient: Callable[..., object], single: bool) -> Claim:
-    """Call `gradient` as `jax.grad(f)` is called, and return the claim. Raise ShapeError if f is not a scalar."""
+    """Call `gradient` with the arguments of f, and return the claim. Raise ShapeError if f is not a scalar."""
     leaves = [jnp.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
     if len(leaves) != 1 or leaves[0].shape != ():
         got = ", ".join(map(describe, leaves))
@@ -77,12 +76,12 @@ def claimed_gradient(prepared: Prepared, out: object, gradient: Callable[..., ob
     fn = ClaimedGradient(prepared.problem, Opaque(gradient), places)
     values = _taken(claimed, places)
     if jnp.iscomplexobj(leaves[0]):
-        values = ()  # A gradient belongs to the cotangent 1, but the first cotangent of a complex f is random.
+        values = ()  # The gradient is Jᵀw for w = 1, but the first cotangent of a complex f is random.
     return Claim("gradient", fn, findings=findings, absent=_absent(places), values=values)
 
 
 def claimed_vjp(prepared: Prepared, out: object, vjp: Callable[..., object], w: Sequence[Numbers]) -> Claim:
-    """Call `vjp` as `functools.partial(jax.vjp, f)` is called, and return the claim.
+    """Call `vjp` with the arguments of f, and return the claim.
 
     Raise ShapeError if `vjp` does not return a pair of a value and a function.
     """
@@ -100,7 +99,7 @@ def claimed_vjp(prepared: Prepared, out: object, vjp: Callable[..., object], w: 
 
 
 def claimed_jvp(prepared: Prepared, out: object, jvp: Callable[..., object]) -> Claim:
-    """Call `jvp` as `functools.partial(jax.jvp, f)` is called, and return the claim.
+    """Call `jvp` with the arguments of f and tangents of 0, and return the claim.
 
     Raise ShapeError if `jvp` does not return a pair.
     """
@@ -127,7 +126,7 @@ def misfits(claims: Sequence[Claim], leaf: str) -> tuple[Check, ...]:
 def _fit(
     who: str, prepared: Prepared, claimed: object, expected: object, paths: list[tuple[Any, ...]]
 ) -> tuple[tuple[int | None, ...], tuple[tuple[str, str], ...]]:
-    """Return the place of each differentiated leaf in the claimed tree (None if no value fits), and the misfits."""
+    """Return the index of each differentiated leaf in the claimed tree, None if no value fits, and the misfits."""
     if who == "vjp" and not isinstance(claimed, tuple):
         return (None,) * len(paths), (("", f"the pullback of vjp must return a tuple, got {describe(claimed)}"),)
     findings: list[tuple[str, str]] = []
@@ -172,7 +171,7 @@ def _absent(places: Sequence[int | None]) -> frozenset[int]:
 
 
 def _same_result(who: str, expected: object, got: object, values: bool = True) -> tuple[tuple[str, str], ...]:
-    """Return the differences between `got` and the result of f: tree, shapes, dtypes and values."""
+    """Compare `got` with the result of f, and return the misfits."""
     if not _alike(expected, got):
         return (("", f"{who} returns {_outline(got)}, f returns {_outline(expected)}"),)
     findings = []
@@ -201,7 +200,7 @@ def _key(path: Sequence[Any]) -> str:
 
 
 def _plain(path: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the path with each int turned into a key of a sequence."""
+    """Return the path with each int replaced by a `SequenceKey`."""
     return tuple(jax.tree_util.SequenceKey(key) if isinstance(key, int) else key for key in path)
 
 

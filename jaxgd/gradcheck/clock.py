@@ -7,7 +7,7 @@ from jaxgd.mesh.processes import decided
 
 
 class Clock:
-    """A time limit of `seconds` from now on; no limit if None.
+    """A time limit of `seconds` from now on. None means no limit.
 
     With `together`, all processes of a job use the clock of process 0.
     """
@@ -21,7 +21,7 @@ class Clock:
         return bool(decided(self.together, time.perf_counter() > self.end))
 
     def left(self) -> float | None:
-        """Return the seconds left, at least 1e-9; None if the time is unlimited."""
+        """Return the seconds left, at least 1e-9, or None if there is no limit."""
         if math.isinf(self.end):
             return None
         return float(decided(self.together, max(self.end - time.perf_counter(), 1e-9)))

@@ -1,4 +1,7 @@
-"""Check f in the dtype of the arguments: all runs return the same values, and the gradient is close to float64's."""
+"""Check f in the dtype of its arguments.
+
+All runs must return the same values, and the gradient must be close to the gradient in float64.
+"""
 
 import dataclasses
 import math
@@ -22,15 +25,15 @@ from jaxgd.gradcheck.verdicts import Cause, Verdict
 from jaxgd.mesh.processes import on_host
 from jaxgd.typed import finfo
 
-# Two runs of f may differ by _ROUNDINGS roundings or the fraction _MOST of f, whichever is less, plus the noise of f.
-# In bfloat16, 1000 roundings exceed f itself.
+# Two runs of f may differ by its noise plus _ROUNDINGS roundings, or plus the fraction _MOST of f if that is less.
+# Without _MOST, a difference as large as f would be allowed in bfloat16.
 _ROUNDINGS, _MOST = 1e3, 0.5
-# In the user's dtype, rounding alone can cause a large error, and no test can tell it from a wrong rule. So a gradient
-# is in doubt only if three conditions hold. Its relative error exceeds _GROSS, or _GROSS_IN_FEW_DIGITS in dtypes with
-# fewer digits than float32. Its error exceeds a hundred times its noise. The gradient far exceeds the rounding in f and
-# the smallest normal number of its dtype.
+# In the user's dtype, rounding alone can cause a large error, and no test can tell it from a wrong rule. So the error
+# of a gradient counts only under three conditions. The relative error exceeds _GROSS, or _GROSS_IN_FEW_DIGITS in dtypes
+# with fewer digits than float32. The error exceeds a hundred times the noise. The gradient far exceeds the rounding in
+# f and the smallest normal number of the dtype.
 _GROSS, _GROSS_IN_FEW_DIGITS, _FEW_DIGITS = 0.05, 0.5, 1e-5
-# The error of a claim may always be this multiple of autodiff's error in the same dtype.
+# A claim may always have an error of up to this multiple of autodiff's error in the same dtype.
 _TIMES = 30.0
 
 
@@ -41,8 +44,8 @@ class UsersDtype:
     Attributes:
         outputs: The values of f.
         gradient: The gradient by autodiff, or None if JAX cannot trace or differentiate f.
-        noise: For each leaf, the largest change of an element of its gradient when the point moves by one rounding.
-        consistency: Comparisons between runs of f, and between runs of its gradient.
+        noise: For each leaf, the largest change of a gradient element when the point moves by one rounding.
+        consistency: The comparisons between runs of f, and between runs of its gradient.
         value_noise: The largest relative change of an output of f when the point moves by one rounding.
     """
 
@@ -72,12 +75,12 @@ def run_in_users_dtype(
     nondeterminism: float,
     rtol: float,
 ) -> UsersDtype:
-    """Compare eager, jit and vmap runs of f, jit and vmap runs of its gradient, and second runs of both.
+    """Compare runs of f: eager, a second eager run, jit, vmap, and the value of f under `jax.vjp`.
 
-    Also compare f with its value under `jax.vjp`.
+    Also compare runs of its gradient: jit, a second run, and vmap.
 
-    `first` is the result of an eager run, `w` a cotangent, `eps` the coarsest rounding in f. Two runs of autodiff may
-    differ by `nondeterminism`, and a custom derivative may return a value that differs from f by `rtol`.
+    `first` is the result of an eager run, `w` is a cotangent, and `eps` is the coarsest rounding in f. Two gradients
+    may differ by `nondeterminism`. The value under `jax.vjp` may differ from f by `rtol`.
     """
     problem, v, traced = prepared.problem, prepared.v, prepared.traced
     lines: list[Consistency] = []
@@ -134,7 +137,7 @@ def run_in_users_dtype(
 
 
 def _spread(stacks: Sequence[Numbers]) -> Floats:
-    """Return the largest relative change of each leaf from element 0 of the batch to elements 1 and 2."""
+    """Return, for each leaf, the largest relative change from point 0 of the batch to point 1 or 2."""
     return np.asarray(np.max([_distance(_element(stacks, i), _element(stacks, 0)) for i in (1, 2)], axis=0))
 
 
@@ -143,9 +146,9 @@ def _element(stacks: Sequence[Numbers], i: int) -> list[Numbers]:
 
 
 def _distance(a: Sequence[Numbers], b: Sequence[Numbers]) -> Floats:
-    """Return ‖a − b‖/‖b‖ for each leaf, in the maximum norm over the elements that are finite in both.
+    """Return ‖a − b‖/‖b‖ for each leaf, in the maximum norm over the finite elements.
 
-    Return ‖a − b‖ if ‖b‖ is 0, and infinity if an element is finite in only one of them.
+    Return ‖a − b‖ if ‖b‖ is 0, and infinity if an element is finite in only one of a and b.
     """
     out: list[float] = []
     for x, y in zip(map(_wide, a), map(_wide, b), strict=True):
@@ -163,9 +166,9 @@ def _distance(a: Sequence[Numbers], b: Sequence[Numbers]) -> Floats:
 def compare_with_float64(
     d: Derivatives, sampler: Sampler, run: UsersDtype, claims: list[Claim], w: list[Array]
 ) -> tuple[list[str], dict[int, list[Check]]]:
-    """Compare the gradients by autodiff and by the claims in the user's dtype with the same gradients in float64.
+    """Compare the gradients in the user's dtype, by autodiff and by the claims, with the same gradients in float64.
 
-    Return lines for the report, and for each leaf the checks that fail in the user's dtype only.
+    Return lines for the report and, for each leaf, the checks that fail only in the user's dtype.
     """
     leaves = d.prepared.leaves
     dtypes = sorted({leaf.dtype for leaf in leaves})
@@ -204,7 +207,7 @@ def _comparable(d: Derivatives, sampler: Sampler, wide: Derivative, i: int) -> b
 
 
 def _signal(d: Derivatives, wide: Derivative, i: int) -> float:
-    """Return ‖gradient‖ times the scale of the leaf's values: a change of f, to compare with the rounding in f."""
+    """Return ‖gradient‖ times the scale of the leaf's values. This is the scale of the changes of f."""
     return norm(wide.gradients[i][0]) * scale_of(_wide(d.prepared.v[i]))
 
 
@@ -218,10 +221,10 @@ def _compare(
     allowed: float,
     worst: Verdict,
 ) -> tuple[float, list[Check]]:
-    """Return the relative error of one leaf of a gradient, and a check if the error is more than rounding.
+    """Return the relative error of the gradient of one leaf, and a check if the error is more than rounding.
 
-    The verdict is `worst` for a gross error, otherwise CANNOT_TELL. An infinite or NaN gradient is WRONG, unless its
-    dtype cannot hold the gradient.
+    The verdict is `worst` for a gross error, otherwise CANNOT_TELL. An infinite or NaN gradient is WRONG, unless the
+    gradient in float64 is too large for the dtype.
     """
     reference, dtype = wide.gradients[i][0], d.prepared.leaves[i].dtype
     limits = finfo(dtype)
@@ -248,30 +251,30 @@ def _gross(dtype: str) -> float:
 
 
 def _values_apart(d: Derivatives, run: UsersDtype) -> float:
-    """Return the relative difference of f between the user's dtype and float64; 0 if not comparable."""
+    """Return the relative difference of f between the user's dtype and float64, or 0 if it cannot be measured."""
     if not d.outputs or run.value_noise > 0.01:
-        # Rounding changes the value of f by over 1%, so that two right values may differ.
+        # Rounding of the point changes f by over 1%, so two right values may differ.
         return 0.0
     pairs = [(_wide(a), _wide(b)) for a, b in zip(run.outputs, d.outputs, strict=True)]
     if not _finite([x for pair in pairs for x in pair]):
         return 0.0
     scale = max(norm(b) for _, b in pairs)
     if d.reverse is not None:
-        # f may be a small difference of large terms. Its value is then too small to be the scale of its rounding.
+        # If f is a small difference of large terms, its rounding is relative to the terms, not to f.
         sizes = [_signal(d, d.reverse, i) for i in range(len(d.reverse.gradients))]
         scale = max([scale, *(s for s in sizes if math.isfinite(s))])
     return max(norm(a - b) for a, b in pairs) / scale if scale else 0.0
 
 
 def _default_precision(prepared: Prepared, run: UsersDtype, w: list[Array]) -> list[str]:
-    """Return a line on the error that the default precision of matrix products adds; none on a CPU."""
+    """Return a line on the change of the gradient by the default precision of matrix products, or [] on a CPU."""
     device = jax.default_backend()
     if device == "cpu" or run.gradient is None:
         return []
     with evaluation(float64=False), jax.default_matmul_precision("default"):
         _, loose = single(Reverse(prepared.problem), prepared.traced, (prepared.v, w))
     errors = [norm(_wide(a) - _wide(b)) / (norm(_wide(b)) or 1.0) for a, b in zip(loose, run.gradient, strict=True)]
-    return [f"the default precision of matrix products on {device} changes the gradient by another {max(errors):.0e}"]
+    return [f"the default precision of matrix products on {device} changes the gradient by {max(errors):.0e}"]
 
 
 def _finite(arrays: Sequence[Numbers]) -> bool:

@@ -3,37 +3,40 @@
 1. A point x, a random direction u in one leaf and a cotangent w make f a function of one variable:
    F(t) = ⟨w, f(x + t u)⟩. The cotangent is random unless f is a real scalar.
 2. A claim is a number for F′(0): ⟨Jᵀw, u⟩ by reverse mode or ⟨w, Ju⟩ by forward mode, with J the Jacobian of f.
-3. F is evaluated at 0 and at ±h, in float64 if f can run in float64. The steps h form a ladder: each is a quarter of
-   the one before. The short ladder has four rungs, and one far smaller step that only measures noise. The long one has
-   eighteen rungs. It is used if the short one does not show that the claim is right, or if F computes in float64 and
-   varies below the fourth rung by far more than rounding.
-4. Three columns of Romberg's table extrapolate the quotients (F(h) − F(−h))/2h to h = 0. The error of an entry is the
-   larger of its distances to the two entries that it combines. It is at least the noise of F divided by h.
-5. The noise is the largest product of a far smaller step and the difference between the entry and the quotient at that
-   step. It is at least the rounding of F. The product is not noise if three far smaller steps agree on another slope,
-   or if it nearly vanishes at the smallest steps. In both cases, the difference itself is the error of the entry. The
-   entry with the smallest error is the quotient.
+3. The check evaluates F at 0 and at ±h, in float64 if f can run in float64. The steps h form a ladder: each step is a
+   quarter of the one before. The short ladder has four steps, and a far smaller one that only measures noise. The long
+   ladder has eighteen steps. The check uses the long ladder if the short one does not show that the claim is right. It
+   also uses the long ladder if F computes in float64 and varies at the smaller steps by far more than rounding.
+4. Three columns of Romberg's table extrapolate the quotients (F(h) − F(−h))/2h to h = 0. Each entry combines two
+   entries of the column before. The error of an entry is the larger of its distances to these two entries. The error is
+   at least the noise of F divided by h.
+5. Each step far smaller than h gives an estimate of the noise: the step, times the distance of its quotient from the
+   entry. The noise is the largest estimate, and at least the rounding of F. The distances are not noise if three far
+   smaller steps agree on another slope, or if the estimates nearly vanish at the smallest steps. The error of the entry
+   is then at least the distance itself. The entry with the smallest error is "the quotient" below.
 6. The same table of (F(h) + F(−h) − 2F(0))/h gives the gap F′(0+) − F′(0−). F has a kink if the gap exceeds ten times
-   its error and a millionth of the slope. If F(h) − F(0) shrinks like hᵖ, F has a jump for p = 0, and an infinite
-   slope for any other p below 0.95.
+   its error and a millionth of the slope. If F(h) − F(0) is proportional to hᵖ, F has a jump for p = 0, and an infinite
+   slope for any other p below 0.95. In these three cases, F has no slope.
 7. The noise of a claim is twice its typical change when x moves by one rounding, plus up to ten roundings of the claim.
-   In forward mode, it is not measured and counts as 0.
-8. A claim is wrong if it differs from the quotient by more than the tolerance. The tolerance is the sum of ten times
-   the error of the quotient, thirty times the noise of the claim, and the part of the gradient that rounding or the
-   user's rtol allows. The uncertainty is the sum of the first two terms. No claim is wrong if the uncertainty exceeds
-   half of the gradient. If F computes in a dtype narrower than float64 and changes at no step, a claim is not wrong
-   either if rounding would hide a slope of its size. If another accurate entry of the table or the quotients at the
-   smallest steps support the claim, the distance of the claim from the quotient counts as the error of the quotient.
-   An infinite or NaN claim is wrong if the error of the quotient is finite.
-9. A claim is right if it differs by at most the tolerance, and the uncertainty is at most a thousandth of the gradient
-   (a hundredth if F computes in a narrower dtype). The user's rtol replaces both factors. A claim of 0 is also right if
-   it differs by at most ten times the error of the quotient, and this is at most a millionth of the largest change of
-   F, or F in float64 changes at no step of the long ladder. If a claim is neither wrong nor right, the check cannot
-   tell. It also cannot tell at a kink, a jump, an infinite slope or an edge of the domain.
-10. A leaf is wrong if the claim is wrong along one direction, unless F varies within the smallest step along another
-    one. An infinite or NaN claim is not wrong either if F has no slope along another direction. A leaf is right if the
-    claim is right along all directions. Two right directions suffice if no other one shows such a variation, a kink, a
-    jump or an infinite slope.
+   In forward mode, the noise is not measured and counts as 0.
+8. The uncertainty is ten times the error of the quotient plus thirty times the noise of the claim. The tolerance is the
+   uncertainty plus the fraction of the gradient that rounding or the user's rtol allows. A claim is wrong if it differs
+   from the quotient by more than the tolerance, and the uncertainty is at most half of the gradient. An infinite or NaN
+   claim is wrong if the error of the quotient is finite. If F computes in a dtype narrower than float64 and changes at
+   no step, rounding may hide a small slope. A claim small enough to be hidden is not wrong. Another accurate entry of
+   the table, or the quotients at the smallest steps, may support the claim. The distance of the claim from the quotient
+   then counts as the error of the quotient.
+9. A claim is right if it differs from the quotient by at most the tolerance, and the uncertainty is at most a
+   thousandth of the gradient. The limit is a hundredth if F computes in a narrower dtype. A user's rtol replaces both
+   limits. For a claim of 0, let e be ten times the error of the quotient. The claim is also right if it differs from
+   the quotient by at most e, and e is at most a millionth of the largest change of F. If F in float64 changes at no
+   step of the long ladder, e may be larger. If a claim is neither wrong nor right, the check cannot tell. It cannot
+   tell either if F has no slope, or if x is at an edge of the domain.
+10. A leaf is wrong if the claim is wrong along one direction, with two exceptions. The check cannot tell if F varies
+    within the smallest step along another direction. It cannot tell either if the wrong claim is infinite or NaN, and F
+    has no slope along another direction. A leaf is right if the claim is right along all directions. Two right
+    directions suffice if the claim is wrong along no direction, and F has a slope and does not vary within the smallest
+    step along all directions.
 
 The module derive makes the claims, sample evaluates F, and quotients implements items 4 to 6. This module judges the
 claims.
@@ -63,13 +66,13 @@ SINGULAR = (Cause.KINK, Cause.JUMP, Cause.STEEP)
 
 
 class Claim(NamedTuple):
-    """The claimed slopes along several lines, one for each direction. Each array has the shape (lines,).
+    """The claimed slopes of one leaf. Each array has one element for each direction.
 
     Attributes:
         value: The claimed slopes.
-        noise: The noise of each slope, as item 7 of the module defines it.
-        size: √Σ(gᵢuᵢ)², with g the claimed gradient. By chance, ⟨g, u⟩ may be far smaller than this.
-        floor: A difference up to this part of the size does not count.
+        noise: The noise of each slope, defined in item 7 of the module's docstring.
+        size: √Σ(gᵢuᵢ)², with g the claimed gradient. By chance, ⟨g, u⟩ may be far smaller.
+        floor: Differences up to this fraction of the size do not count.
     """
 
     value: Floats
@@ -86,7 +89,7 @@ class Judgment(NamedTuple):
         cause: The reason for the verdict.
         difference: The distance of the claim from the quotient.
         tolerance: The largest distance that is not wrong.
-        size: The size of the slope, to which relative numbers refer.
+        size: The size of the slope. Relative numbers refer to it.
         value: The quotient.
     """
 
@@ -117,7 +120,7 @@ def agree(
 
 
 def judge(claim: Claim, slopes: Slopes, rtol: float | None, coarse: bool) -> list[Judgment]:
-    """Return the verdict on the claimed slope of each line. `coarse`: f computes with fewer digits than float64."""
+    """Return the verdict on each claimed slope. `coarse` is True if f computes with fewer digits than float64."""
     return [_judge(claim, slopes, i, rtol, coarse) for i in range(len(slopes.value))]
 
 
@@ -140,7 +143,7 @@ def _judge(claim: Claim, slopes: Slopes, i: int, rtol: float | None, coarse: boo
     if verdict is Verdict.WRONG and explained_by_kink(slopes, difference)[i]:
         return Judgment(Verdict.CANNOT_TELL, Cause.KINK, difference, abs(slopes.gap[i]), size, value)
     if verdict is Verdict.WRONG and _supported(claimed, slopes, i, difference):
-        # F has one slope at large steps and another at small steps. The distance of these slopes is the error of both.
+        # F has one slope at large steps and another one at small steps, so the error is their distance.
         error = SAFETY * difference
         verdict, tolerance = agree(difference, error + noise, size, claim.floor, rtol, resolution)
     unsteady = error <= (rtol or resolution) * size < noise and not coarse
@@ -150,13 +153,13 @@ def _judge(claim: Claim, slopes: Slopes, i: int, rtol: float | None, coarse: boo
 
 
 def explained_by_kink(slopes: Slopes, difference: Floats | float) -> Mask:
-    """Return True for each line with a difference that a clear kink explains, but that errors do not explain."""
+    """Return True for each line with a difference that a clear kink explains and the error does not."""
     gap = np.abs(slopes.gap)
     return np.asarray((gap > SAFETY * slopes.gap_error) & (gap >= difference) & (difference > SAFETY * slopes.error))
 
 
 def _supported(claimed: float, slopes: Slopes, i: int, difference: float) -> bool:
-    """Return True if another accurate entry of the table or the quotients at the smallest steps support a claim."""
+    """Return True if another accurate entry of the table, or the quotients at the smallest steps, support a claim."""
     values: Floats = slopes.values[i]
     errors: Floats = slopes.errors[i]
     quotients: Floats = slopes.quotients[i]
@@ -175,8 +178,8 @@ def combine(each: list[Judgment]) -> Judgment:
         [j for j in each if j.verdict is verdict] for verdict in (Verdict.WRONG, Verdict.RIGHT, Verdict.CANNOT_TELL)
     )
     singular = [j for cause in (Cause.ROUGH, *SINGULAR) for j in unknown if j.cause is cause]
-    # If F is not resolved along one line, the quotient along another is not certain. An infinite or NaN claim may be
-    # right where f has no slope.
+    # If F is rough along one direction, the quotients along the other directions are not certain. An infinite or NaN
+    # claim may be right where f has no slope.
     if wrong and not (singular and (singular[0].cause is Cause.ROUGH or wrong[0].cause is Cause.GRADIENT_NOT_FINITE)):
         return max(wrong, key=lambda j: np.inf if np.isnan(j.difference) else (j.difference - j.tolerance) / j.size)
     if singular:

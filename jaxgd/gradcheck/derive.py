@@ -22,19 +22,18 @@ Ints = NDArray[np.int64]
 Gradients = Objective[list[Array], LeavesAndCotangents, tuple[Sequence[Numbers], Sequence[Numbers]]]
 
 AUTODIFF = "autodiff"
-# Factors for a cotangent. A linear rule multiplies its result by the same factor. Powers of two keep the product exact.
+# Factors of a cotangent. A linear rule multiplies its result by the same factor. Powers of two keep the product exact.
 _FAR = (2.0**20, -(2.0**-20))
-# A deviation of a rule from linearity counts only above this part of its result, or above 1000 roundings if these are
-# more.
+# A deviation from linearity counts only above _LINEAR times the result of the rule, and above _ROUNDINGS roundings.
 _LINEAR, _ROUNDINGS = 1e-6, 1e3
-# A rule that iterates may deviate from linearity by this part of its result. It then counts as approximate.
+# A rule that iterates counts as approximate if it deviates from linearity by at most this fraction of its result.
 _APPROXIMATE = 1e-3
-# The noise of a claim includes a rounding of 10 eps, but at most _OWN_ROUNDING. A relative difference up to 100 eps,
-# but at most _OWN_FLOOR, does not count. Without these limits, a doubled gradient in bfloat16 would not be wrong.
+# The noise of a claim includes 10 eps of its size, but at most _OWN_ROUNDING. Relative differences up to 100 eps, but
+# at most _OWN_FLOOR, do not count. Without the two limits, a doubled gradient in bfloat16 would not be wrong.
 _OWN_ROUNDING, _OWN_FLOOR = 0.005, 0.1
-# An element of a gradient below this part of the largest element may be pure rounding.
+# A gradient element below this fraction of the largest one may be pure rounding.
 _NOTHING = 1e-14
-# The index of the direction that moves only the elements with a small contribution to the slope, if a leaf has any.
+# The index of the direction that moves only elements that contribute little to the slope, if a leaf has such elements.
 EVEN = 2
 
 
@@ -44,22 +43,21 @@ class Derivative:
 
     Attributes:
         name: "gradient", "vjp", "jvp", "autodiff" or "forward mode".
-        floor: A relative difference up to this does not count.
+        floor: Relative differences up to this value do not count.
         along: ⟨Jᵀw, u⟩ or ⟨w, Ju⟩, (leaves, directions).
-        size: The expected size of `along`: √Σ(gᵢuᵢ)² with g = Jᵀw. By chance, ⟨g, u⟩ may be far smaller than this.
-            In forward mode, it is at least |along|, and g comes from reverse mode. If reverse mode failed, the root
-            mean square of `along` replaces √Σ(gᵢuᵢ)².
+        size: √Σ(gᵢuᵢ)² with g = Jᵀw, the expected size of `along`. By chance, ⟨g, u⟩ may be far smaller. In forward
+            mode, the size is at least |along|, and g comes from reverse mode. If reverse mode failed, the root mean
+            square of `along` replaces √Σ(gᵢuᵢ)².
         noise: The change of `along` when the point moves by one rounding, plus the rounding of the claim and the error
-            of an approximate rule; 0 in forward mode, where it is not measured.
+            of an approximate rule. In forward mode, the noise is not measured and is 0.
         gradients: Jᵀw for each leaf, stacked over the cotangents; empty in forward mode.
-        moved: For each leaf, the change of each element of Jᵀw, for the first w, when the point moves by one rounding;
-            at least the error of an approximate rule. Empty in forward mode.
-        linear: For each leaf, four numbers: ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1 (0 if it was not tested), the noise of
-            Jᵀw, ‖Jᵀw‖, and the relative difference that does not count. Empty in forward mode.
-        iterates: True if the computation of Jᵀw iterates until a condition holds. False in forward mode, where it is
-            not examined.
-        approximate: The leaves where Jᵀw has an error that does not grow with w, as in a rule that iterates to an
-            absolute tolerance.
+        moved: For each leaf, the change of each element of Jᵀw when the point moves by one rounding, with the first w.
+            It is at least the error of an approximate rule. Empty in forward mode.
+        linear: For each leaf, four numbers: ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1, or 0 if it was not tested; the noise
+            of Jᵀw; ‖Jᵀw‖; and the largest relative difference that does not count. Empty in forward mode.
+        iterates: True if the computation of Jᵀw iterates until a condition holds. Always False in forward mode.
+        approximate: The leaves where the error of Jᵀw does not grow with w. A rule that iterates to an absolute
+            tolerance has such an error.
         program: The program of ⟨w, Ju⟩; None in reverse mode.
     """
 
@@ -88,7 +86,7 @@ class Derivatives:
         prepared: The problem and its point.
         shared: The point, the fixed arrays, the directions and the cotangents, in float64 or complex128.
         runner: The runner of batches.
-        claims: The claims, then autodiff: the derivatives to compare with quotients.
+        claims: The derivatives to compare with quotients. The claims come first, then autodiff.
         reverse: Autodiff by reverse mode; None if it failed.
         forward: Autodiff by forward mode; None if it failed.
         notes: Sentences on parts that were not checked.
@@ -163,7 +161,7 @@ def derive(
     except Exception as error:
         d.notes.append(f"forward mode: {first_line(error)}")
         if reverse_error is not None and not d.claims:
-            # JAX cannot differentiate f, and the exception of reverse mode explains this best.
+            # Reverse mode explains best why JAX cannot differentiate f.
             raise reverse_error from None
     d.claims += [x for x in (d.reverse or d.forward,) if x is not None]
     return d
@@ -173,7 +171,7 @@ def _gradients(d: Derivatives, name: str, fn: Gradients, rng: np.random.Generato
     """Return Jᵀw for each leaf, and the traits of its computation.
 
     The batch holds every cotangent at the point, the first cotangent at two points moved by one rounding, and multiples
-    of the first cotangent. It runs in float64, or in the user's dtype if it cannot run in float64.
+    of the first cotangent. It runs in float64 if possible, otherwise in the user's dtype.
     """
     w = d.shared.cotangents
     ws = [np.concatenate([x, x[:1], x[:1], *(x[:1] * c for c in _FAR)]) for x in w]
@@ -196,7 +194,7 @@ def _gradients(d: Derivatives, name: str, fn: Gradients, rng: np.random.Generato
     except Exception:
         with evaluation(float64=False):
             result = run(d.prepared.v, d.prepared.traced)
-    d.notes.append(f"{name} in float64: it fails in float64, so its values are {d.prepared.leaves[0].dtype}")
+    d.notes.append(f"{name} in float64: it fails, so the check ran it in {d.prepared.leaves[0].dtype}")
     return result
 
 
@@ -210,16 +208,16 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
     for i, (g, u) in enumerate(zip(stack, d.shared.directions, strict=True)):
         moved: Floats = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
         finite: Floats = np.nan_to_num(np.abs(g[:n]), posinf=0)
-        # The tolerance covers the difference between two runs, so this difference is not noise.
+        # The tolerance already allows for nondeterminism, so subtract it from the noise.
         moved = np.maximum(moved - d.nondeterminism * finite[0], 0) if d.nondeterminism else moved
-        # By luck, an element may hardly change at both moved points. Assume at least the median relative change.
+        # By chance, an element may hardly change at the moved points. Assume at least the median relative change.
         nonzero = (finite[0] > _NOTHING * np.max(finite[0], initial=0.0)) & np.isfinite(moved)
         usual = float(np.median(moved[nonzero] / finite[0][nonzero])) if np.any(nonzero) else 0.0
         for k in range(count):
             derivative.along[i, k] = np.sum(np.real(g[k % n] * u[k]))
             derivative.size[i, k] = norm(finite[k % n] * u[k])
             spread = np.maximum(np.nan_to_num(moved), usual * finite[k % n])
-            # In a dtype of few digits, the rounding of the small elements may be as large as that of the largest one.
+            # In a dtype of few digits, all elements may have the rounding of the largest one.
             few = k == EVEN and eps > constants.NARROW
             rounded = np.max(finite[k % n], initial=0.0) * norm(u[k]) if few else derivative.size[i, k]
             derivative.noise[i, k] = 2 * norm(spread * u[k]) + own * rounded
@@ -229,7 +227,7 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
         off, rest = norm(large), norm(small)
         if traits_of.iterates and 0 < off <= _APPROXIMATE * size:
             # A rule that iterates to an absolute tolerance is nearly exact for the large cotangent cw. So
-            # Jᵀ(cw)/c − Jᵀw shows the error of the rule for w.
+            # Jᵀ(cw)/c − Jᵀw is the error of the rule for w.
             derivative.approximate.add(i)
             derivative.noise[i] += [np.max(large) * norm(x) for x in u[:-1]]
             derivative.moved[i] = np.maximum(moved, np.max(large))
@@ -242,7 +240,7 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
 
 
 def rounding_of(eps: float) -> float:
-    """Return the relative difference that rounding may cause between two derivatives computed with this eps."""
+    """Return the relative difference that rounding with this eps may cause between two derivatives."""
     return min(100 * eps, _OWN_FLOOR)
 
 
@@ -281,7 +279,7 @@ def points(
     t: ArrayLike,
     phase: float | complex = 1.0,
 ) -> Point:
-    """Return a batch of points. Direction k uses cotangent k % n of the n cotangents, and the last one cotangent 0."""
+    """Return a batch of points. Direction k uses cotangent k modulo their number, but the last one uses cotangent 0."""
     n, last = len(shared.cotangents[0]), len(shared.directions[0]) - 1
     index: Ints = np.asarray(direction)
     cotangent = np.where(index < last, index % n, 0)
@@ -293,6 +291,6 @@ def first_line(error: Exception) -> str:
     """Return the type of an exception and the first line of its message, cut to 160 characters."""
     lines = str(error).strip().splitlines()
     if lines and lines[0].endswith("Traceback (most recent call last):"):
-        # The last line of a callback's traceback names its exception.
+        # The message is the traceback of a callback. Its last line names the exception.
         lines.reverse()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:160]

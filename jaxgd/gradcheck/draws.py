@@ -14,17 +14,18 @@ from jaxgd.gradcheck.run import eps_of
 from jaxgd.mesh.processes import on_host
 from jaxgd.typed import finfo
 
-# The smallest change that `cotangents` assumes for an element, as a part of the output's largest element or change.
+# `cotangents` assumes that each element changes by at least this fraction of the output's largest element or change.
 _SMALL = 1e-5
 
 
 def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
     """Return n random directions for a leaf and one fixed direction, (n + 1, *x.shape).
 
-    In directions 0, 2, … all elements have the root mean square of the leaf as their size. In directions 1, 3, … each
-    element has the size of the same element of x, or the root mean square if that element is 0. These suit leaves that
-    mix large and small elements. Signs are random and sizes vary by up to a half, so that no two elements cancel. The
-    last direction holds the sizes of the elements of x, rounded to powers of two, to move one element at a time.
+    In directions 0, 2, … all elements have the size of the leaf's root mean square. In directions 1, 3, … each element
+    has the size of the same element of x, or of the root mean square if that element is 0. Directions 1, 3, … suit
+    leaves that mix large and small elements. Signs are random, and sizes vary by up to a half, so that no two elements
+    cancel. The fixed direction, which is the last one, holds the sizes of the elements of x, rounded to powers of two.
+    It serves to move one element at a time.
     """
     scale = scale_of(x)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -37,9 +38,10 @@ def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any
 def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
     """Return a direction that moves only elements whose contribution to the slope is small.
 
-    A contribution is small if it is below a thousandth of the largest one, which hides it along the directions `u`. The
-    steps are those of `u[1]`. A step that contributes more than the median of the small contributions is reduced to
-    about this median. Return None if no contribution is small. `g` is the gradient.
+    A contribution is small if it is below a thousandth of the largest one. Along the directions `u`, the large
+    contributions hide it. The new direction takes the steps of these elements from `u[1]`. A step with a contribution
+    above their median is shortened, so that it contributes about the median. Return None if no contribution is small.
+    `g` is the gradient.
     """
     own: NDArray[Any] = u[1]
     share: Floats = np.nan_to_num(np.abs(g) * np.abs(u[-1]), posinf=0)
@@ -57,13 +59,11 @@ def cotangents(y: NDArray[Any], moved: NDArray[Any], eps: float, n: int, rng: np
 
     `moved` is the output at another point, and `eps` is the relative rounding of y.
 
-    Cotangents 0, 2, … divide by the size of the whole output. Cotangents 1, 3, … divide by the change of each element,
-    so that the slope of a large element does not hide the slope of a small one. A change is raised to at least one
-    rounding of the element, and to at least _SMALL times the largest element or change, so that rounding is not
-    amplified. A size is at
-    least 100 times the reciprocal of the dtype's largest number, so that the dtype holds the cotangent.
+    Cotangents 0, 2, … divide random numbers by the size of the whole output. Cotangents 1, 3, … divide them by the
+    change of each element, so that the slope of a large element does not hide the slope of a small one. Each change
+    counts as at least one rounding of the element, and as at least _SMALL times the largest element or change. Rounding
+    is then not amplified. All divisors are large enough that the dtype can hold the cotangent.
     """
-    # Unlike NumPy's finfo, this one (JAX's) knows the dtypes of ml_dtypes, such as bfloat16.
     least = 100 / float(finfo(y.dtype).max)
     y, moved = (np.where(np.isfinite(x), x, 0).astype(complex if np.iscomplexobj(x) else float) for x in (y, moved))
     change: Floats = np.maximum(np.abs(moved - y), eps * np.abs(y))
@@ -102,7 +102,7 @@ def stacked(points: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
 def scale_of(x: NDArray[Any]) -> float:
     """Return the root mean square of the finite elements, rounded to a power of two so that steps are exact.
 
-    Return 1 if all of them are 0, or if no element is finite.
+    Return 1 if all finite elements are 0, or if no element is finite.
     """
     size: Floats = np.abs(x[np.isfinite(x)]).astype(float)
     return float(_power_of_two(norm(size) / math.sqrt(size.size))) if size.any() else 1.0
@@ -113,8 +113,8 @@ def _power_of_two(x: NDArray[Any] | float) -> Floats:
 
 
 def norm(x: ArrayLike) -> float:
-    """Return the Euclidean norm of x, without overflow of its squares; infinite if an element is infinite or NaN."""
-    # The norm of jaxgd.pytree is for JAX's arrays, and it would compile a program for each shape.
+    """Return the Euclidean norm of x without overflow of squares, or infinity if an element is infinite or NaN."""
+    # Do not use the norm of jaxgd.pytree, because it would compile a program for each shape.
     size: Floats = np.abs(np.asarray(x))
     largest = float(np.max(size, initial=0.0))
     if not 0 < largest < math.inf:
@@ -123,6 +123,6 @@ def norm(x: ArrayLike) -> float:
 
 
 def rms(x: Floats) -> float:
-    """Return the root mean square of the finite numbers; 0 if none is finite."""
+    """Return the root mean square of the finite numbers, or 0 if no number is finite."""
     finite: Floats = x[np.isfinite(x)]
     return norm(finite) / math.sqrt(len(finite)) if len(finite) else 0.0

@@ -1,4 +1,4 @@
-"""Compare each claim with quotients and with autodiff, and forward mode with reverse mode, for every leaf."""
+"""The comparisons for each leaf: claims with quotients, claims with autodiff, and forward mode with reverse mode."""
 
 import dataclasses
 import math
@@ -22,13 +22,13 @@ class Examination:
     Attributes:
         d: The derivatives.
         sampler: The evaluation of f.
-        misfits: The caller's claims, each with its misfits and the leaves for which it has no usable value.
+        misfits: The caller's claims with their misfits.
         rtol: The user's tolerance, or None.
         rng: The random generator of the search.
         lines: F along the directions of each leaf.
         clock: The time that is left.
         slopes: The quotients of each leaf.
-        unfinished: The leaves without quotients at many steps, because the time ran out.
+        unfinished: The leaves for which the time ran out before the quotients at many steps.
     """
 
     d: Derivatives
@@ -62,9 +62,9 @@ class Examination:
         return [x for x in self.d.claims if x.name not in absent]
 
     def _settled(self, leaf: int) -> bool:
-        """Return True if a few steps show that all claims are right, and at smaller steps F varies by rounding only.
+        """Return True if the quotients at a few steps show that all claims are right.
 
-        An F that computes with fewer digits than float64 may vary more.
+        If F computes in float64, its variation at smaller steps must also be rounding only.
         """
         still = self.sampler.coarse or not self.slopes[leaf].varies.any()
         return still and all(self._quotient(claim, leaf).verdict is Verdict.RIGHT for claim in self._claims(leaf))
@@ -82,7 +82,7 @@ class Examination:
             note = "in the quotients at many steps"
             return Check(name, Verdict.CANNOT_TELL, Cause.OUT_OF_TIME, math.nan, math.inf, note)
         if verdict is Verdict.WRONG and (claim.iterates or self.sampler.iterates):
-            # If f or the rule iterates, its result is only as accurate as the tolerance of the iteration.
+            # The result of an iteration is only as accurate as the tolerance of the iteration.
             small = judgment.difference <= constants.ITERATION * judgment.size
             verdict, cause = (Verdict.CANNOT_TELL, Cause.APPROXIMATE) if small else (verdict, cause)
         if cause is Cause.UNSTEADY and leaf in claim.approximate:
@@ -96,8 +96,7 @@ class Examination:
             notes.append(f"the derivative of f along a direction is {value:.1e}, known to ±{judgment.tolerance:.1e}")
         if verdict is Verdict.CANNOT_TELL and not np.isfinite(claimed.value).all():
             notes.append(f"{claim.name} is infinite or NaN")
-        # By chance, the slope along one direction may be far smaller than its terms. Errors are then relative to the
-        # terms.
+        # By chance, a slope may be far smaller than its terms. Errors are then relative to the terms.
         size = value if value > 0.1 * judgment.size else judgment.size
         error, tolerance = _ratio(judgment.difference, size), _ratio(judgment.tolerance, size)
         return Check(name, verdict, cause, error, tolerance, "; ".join(notes))
@@ -108,8 +107,8 @@ class Examination:
         if judgment.verdict is not Verdict.RIGHT:
             return judgment
         if leaf in self.d.even and len(each) > EVEN:
-            # The elements that move along EVEN are a small part of the leaf's gradient. So the error of the leaf comes
-            # from the other directions, if these are right.
+            # The elements that move along EVEN contribute little to the gradient. If the other directions are right,
+            # they decide about the leaf.
             others = core.combine([j for k, j in enumerate(each) if k != EVEN])
             judgment = others if others.verdict is Verdict.RIGHT else judgment
             words = f"elements of {self.d.prepared.leaves[leaf].name} with a far smaller gradient: rounding hides them"
@@ -117,8 +116,8 @@ class Examination:
             if hidden and words not in self.d.notes:
                 self.d.notes.append(words)
         if leaf in claim.approximate:
-            # The rule is nearly exact only for large cotangents. If its error is too large along one direction
-            # (UNSTEADY), this direction decides.
+            # An approximate rule is nearly exact only for large cotangents. If the error is too large along one
+            # direction (UNSTEADY), that direction decides.
             judgment = next((j for j in each if j.cause is Cause.UNSTEADY), judgment)
         return judgment
 
@@ -132,8 +131,7 @@ class Examination:
         if claim.gradients and reference.gradients:
             pairs = list(zip(claim.gradients[leaf], reference.gradients[leaf], strict=True))
             off, a, b = (np.array([norm(x) for x in xs]) for xs in zip(*((a - b, a, b) for a, b in pairs), strict=True))
-            # Only the gradient for the first cotangent was computed at the moved points. For the others, assume the
-            # same relative noise.
+            # The noise was measured for the first cotangent only. Assume the same relative noise for the others.
             moved = norm(claim.moved[leaf]) + norm(reference.moved[leaf])
             noise = constants.NOISES * moved * (b / b[0] if b[0] else np.ones_like(b))
         else:
@@ -151,9 +149,9 @@ class Examination:
     def _modes(self, leaf: int, quotients: dict[str, Check]) -> Check | None:
         """Compare forward mode with reverse mode: ⟨w, Ju⟩ = ⟨Jᵀw, u⟩.
 
-        JAX derives reverse mode from the rules of forward mode. If only reverse mode agrees with the quotients, then
-        rounding in forward mode explains the difference. A tangent of 0 times an infinite derivative in another leaf is
-        NaN, which is not the fault of this leaf.
+        JAX derives reverse mode from the rules of forward mode. If only reverse mode agrees with the quotients, the
+        difference comes from rounding in forward mode. In forward mode, an infinite derivative in another leaf, times
+        its tangent of 0, gives NaN. This is no error of this leaf.
         """
         forward, reverse = self.d.forward, self.d.reverse
         if forward is None or reverse is None:
@@ -162,13 +160,12 @@ class Examination:
         if not np.isfinite(b).all() or not (np.isfinite(a).all() or np.isfinite(reverse.along).all()):
             return None
         scale, slopes = np.maximum(np.nan_to_num(np.abs(a), posinf=0), reverse.size[leaf]), self.slopes[leaf]
-        # The noise of forward mode is not measured. Along each direction, assume the largest relative noise of reverse
-        # mode.
+        # The noise of forward mode is not measured. Assume the largest relative noise of reverse mode.
         noise = constants.NOISES * np.nanmax(reverse.noise[leaf] / scale, initial=0.0) * scale
         unclear = np.nanmin(slopes.error / scale[: len(slopes.error)], initial=np.inf)
         noise += constants.SAFETY * (unclear if np.isfinite(unclear) else 0.0) * scale
         off = np.nan_to_num(np.abs(a - b), nan=np.inf)
-        # Rounding in forward mode may be as large as the small elements that move along EVEN, so leave EVEN out.
+        # Skip EVEN: rounding in forward mode may be as large as the small elements that move along it.
         off[EVEN : EVEN + 1] *= leaf not in self.d.even
         k = int(np.argmax(np.where(off > 0, off / (noise + scale), 0)))
         check = self._checked(
@@ -178,9 +175,9 @@ class Examination:
         if not np.isfinite(a).all() and by_quotient.verdict is Verdict.CANNOT_TELL:
             return None
         if check.verdict is by_quotient.verdict is Verdict.WRONG and quotients[reverse.name].verdict is Verdict.RIGHT:
-            note = f"forward mode differs from the quotient by {by_quotient.error:.2g} relative, reverse mode agrees"
+            note = f"forward mode differs from the quotient by {by_quotient.error:.2g} relative; reverse mode agrees"
             return dataclasses.replace(check, verdict=Verdict.CANNOT_TELL, note=note)
-        # If this comparison cannot decide, the comparison with the quotients reports the uncertainty.
+        # If this comparison cannot decide, the comparison with the quotients already reports the uncertainty.
         return None if check.verdict is Verdict.CANNOT_TELL else check
 
     def _linear(self, claim: Derivative, leaf: int) -> Check | None:
@@ -195,7 +192,7 @@ class Examination:
         return Check(f"{claim.name} is linear", verdict, Cause.DIFFERS, difference / size, tolerance / size, note)
 
     def _checked(self, name: str, difference: float, noise: float, scale: float, size: float, floor: float) -> Check:
-        """Judge a difference relative to the larger of two derivatives; report it relative to the reference."""
+        """Judge a difference relative to the larger derivative. Report it relative to the reference."""
         size = size if size > 0.1 * scale else scale
         if scale == 0 and difference == 0:
             return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0)
@@ -214,7 +211,7 @@ class Examination:
         for claim in self._claims(i):
             direct, check = self._autodiff(claim, i), quotients[claim.name]
             if direct is not None and check.verdict is Verdict.RIGHT and self._autodiff_is_wrong(quotients):
-                # The quotient decides between the claim and autodiff.
+                # The quotient shows that the claim is right and autodiff is wrong.
                 direct = None
             verdicts = {c.verdict for c in (direct, check) if c is not None}
             if (Verdict.WRONG in verdicts or check.cause is Cause.KINK) and self.clock.over():
@@ -238,7 +235,7 @@ class Examination:
         return self.d.reverse is self.d.claims[-1] and check is not None and check.verdict is Verdict.WRONG
 
     def _search(self, claim: Derivative, i: int, quotients: dict[str, Check]) -> locate.ElementSearch:
-        """Compare single elements with another right derivative, or with quotients if no other derivative is right."""
+        """Compare single elements with another derivative that is right, or with quotients if no other one is."""
         right = [
             other
             for other in self._claims(i)
@@ -251,10 +248,10 @@ class Examination:
     def _after(
         self, claim: Derivative, i: int, check: Check, direct: Check | None, search: locate.ElementSearch
     ) -> tuple[Check, Check | None]:
-        """Return the two checks of a claim after the search of single elements.
+        """Return the two checks of a claim, corrected by the search of single elements.
 
-        A kink explains a difference only in elements that have a kink. If a single element was searched, the claim must
-        also be between the one-sided slopes. If every element is right, then the steps along the whole leaf were too
+        A kink explains only differences in elements that have a kink. If the search covers one element only, the claim
+        must also be between the one-sided slopes. If every element is right, the steps along the whole leaf were too
         large for some elements.
         """
         wrong = Verdict.WRONG
@@ -277,9 +274,9 @@ class Examination:
         return check, direct
 
     def _every_element_is_right(self, claim: Derivative, i: int, search: locate.ElementSearch) -> bool:
-        """Return True if all elements are right, and too close to the quotients to explain the leaf's difference."""
+        """Return True if all elements are right, and their errors are too small to explain the error of the leaf."""
         slopes, unit = self.slopes[i], np.abs(self.d.shared.directions[i][-1]).reshape(-1)
-        # The elements are compared for the first cotangent, which belongs to the first direction.
+        # Use direction 0: it uses the first cotangent, as the search does.
         difference = np.abs(claim.along[i, 0] - slopes.value[0])
         if len(search.index) < unit.size or (search.wrong | search.kink).any():
             return False
@@ -296,7 +293,7 @@ class Examination:
         return "the rule ignores its cotangent: is the cotangent missing as a factor" if same else ""
 
     def _taylor(self, i: int) -> float:
-        """Return the smallest power over the directions with which the first claim's Taylor remainder shrinks."""
+        """Return the power with which the first claim's Taylor remainder shrinks, the smallest over the directions."""
         claims = self._claims(i)
         if not claims:
             return math.nan

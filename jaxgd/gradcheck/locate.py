@@ -14,15 +14,15 @@ from jaxgd.gradcheck.sample import Floats, Ints, Sampler
 from jaxgd.gradcheck.verdicts import Cause
 from jaxgd.mesh.processes import decided, on_host, spans_processes
 
-# A search with quotients compares every element of a leaf of up to ALL elements, if f is fast enough. Otherwise it
-# compares up to SAMPLE random elements, and the elements that it finds by dividing the leaf into blocks.
+# If f is fast and a leaf has up to ALL elements, the search compares every element with its quotient. Otherwise it
+# compares up to SAMPLE random elements, and those that `_narrow_down` finds.
 ALL = 1024
 SAMPLE = 256
 _BLOCKS = 64
 _KEEP = 12
-# An element below this part of the largest element may be pure rounding, if f adds elements.
+# If f adds elements, a gradient element below this fraction of the largest one may be pure rounding.
 _NOTHING = 1e-14
-# The approximate time limit in seconds for the search of one leaf with quotients, which matters for a slow f.
+# The approximate time limit in seconds for the search of one leaf with quotients.
 _SECONDS = 20.0
 
 
@@ -36,7 +36,7 @@ class ElementSearch:
         reference: The reference derivatives.
         error: The sum of the uncertainties of the claim and the reference.
         kink: True for elements along which f has no slope.
-        floor: A smaller difference, relative to the largest reference, does not count.
+        floor: Differences up to this fraction of the largest reference do not count.
     """
 
     index: Ints
@@ -56,7 +56,7 @@ class ElementSearch:
 
     @property
     def wrong(self) -> NDArray[np.bool_]:
-        """A mask of the elements that are certainly wrong. Elements at a kink are not included."""
+        """A mask of the elements that are certainly wrong, without elements at a kink."""
         off = ~(np.abs(self.claimed - self.reference) <= self.allowed)
         return np.asarray(off & ~self.kink & np.isfinite(self.allowed))
 
@@ -64,7 +64,7 @@ class ElementSearch:
 def against_derivative(
     claim: Derivative, reference: Derivative, leaf: int, sampler: Sampler, rng: np.random.Generator
 ) -> ElementSearch:
-    """Compare elements with a right derivative: all elements, or up to ALL random ones for a claim in forward mode."""
+    """Compare elements with a right derivative. In forward mode, compare only up to ALL random elements."""
     size = reference.gradients[leaf][0].size
     index = np.arange(size)
     if not claim.gradients:
@@ -80,9 +80,8 @@ def against_derivative(
 def outliers(claim: Derivative, reference: Derivative, leaf: int) -> NDArray[np.bool_]:
     """Return a mask of the elements that differ by more than 1% and by far more than rounding.
 
-    The norm of a leaf hides small elements: an element that is wrong by a fifth may be 1e-12 of the norm. The rounding
-    is estimated from the noise of the element and of all elements of similar size, because the noise of one element may
-    be small by luck. The mask is empty in forward mode.
+    The norm of a leaf would hide an error in a small element. The noise of one element may be small by chance, so the
+    rounding is estimated from all elements of similar size. The mask is empty in forward mode.
     """
     if not (claim.gradients and reference.gradients):
         return np.zeros(0, bool)
@@ -90,12 +89,11 @@ def outliers(claim: Derivative, reference: Derivative, leaf: int) -> NDArray[np.
     moved = (claim.moved[leaf] + reference.moved[leaf]).reshape(-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         size, off = np.abs(g), np.abs(c - g)
-        # If an element is the same at the moved points, its rounding is unknown, so allow a larger difference.
+        # If an element does not change at the moved points, its rounding is unknown. Allow a larger difference.
         least = np.where(moved > 0, _NOTHING, max(claim.floor, reference.floor)) * np.max(size, initial=0.0)
         suspects = off > np.maximum.reduce([1e-2 * size, constants.NOISES * moved, least])
         noise = np.where(size > 0, moved / size, 0)
-    # Compare the first 64 suspects with the noise of similar elements. If more elements are suspect, the comparison of
-    # the whole leaf finds them.
+    # Compare only the first 64 suspects with the noise of similar elements, to save time.
     for i in np.flatnonzero(suspects)[:64]:
         like = (size >= size[i] / 10) & (size <= size[i] * 10)
         if off[i] <= 10 * size[i] * np.max(noise[like], initial=0.0):
@@ -104,7 +102,7 @@ def outliers(claim: Derivative, reference: Derivative, leaf: int) -> NDArray[np.
 
 
 def flat(claim: Derivative, leaf: int) -> NDArray[Any]:
-    """Return the claimed gradient of a leaf for the first cotangent, flat."""
+    """Return the claimed gradient of a leaf for the first cotangent, as a vector."""
     return on_host(claim.gradients[leaf][0].reshape(-1))
 
 
@@ -150,7 +148,7 @@ def against_quotients(
     """Compare single elements with difference quotients along these elements.
 
     Compare all elements of a small leaf. In a large leaf, compare random elements and those that `_narrow_down` finds.
-    The steps and the noise follow from the quotients of the whole leaf.
+    The quotients of the whole leaf determine the steps and the noise.
     """
     x = sampler.shared.v[leaf]
     size, is_complex = int(np.size(x)), np.iscomplexobj(x)
@@ -158,7 +156,7 @@ def against_quotients(
     step = float(np.min(slopes.step[known], initial=np.inf)) if known.any() else 2.0**-8
     noise = float(np.max(slopes.noise[known], initial=0.0))
     h = quotients.ladder(min(16 * step, 0.25), constants.ORDERS)
-    # A real element takes 6 evaluations of f, a complex one 12.
+    # A real element takes 6 evaluations of f. A complex element takes 12.
     seconds = decided(spans_processes(sampler.shared), sampler.runner.seconds.get(Value(sampler.problem), 0.0))
     affordable = int(_SECONDS / max(seconds, 1e-6))
     most = max(affordable // (12 if is_complex else 6), 4)
@@ -190,9 +188,9 @@ def against_quotients(
 def _narrow_down(claim: Derivative, leaf: int, sampler: Sampler, h: Floats, noise: float, most: int) -> Ints:
     """Return the indices of single elements where claim and quotient disagree.
 
-    The search divides a leaf into blocks, then divides again the blocks where the claim and a quotient along the block
-    disagree most. `most` limits the number of blocks. The result is empty if no block disagrees, or if the limit is
-    reached before the blocks are single elements.
+    The search divides a leaf into blocks. It compares the claim with a quotient along each block, and then divides the
+    blocks that disagree most. `most` limits the number of blocks. The result is empty if no block disagrees, or if the
+    search reaches the limit before the blocks are single elements.
     """
     ranges = [(0, int(np.size(sampler.shared.v[leaf])))]
     singles: list[int] = []
