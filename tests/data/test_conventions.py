@@ -48,7 +48,7 @@ def upright(tmp_path):
 
 
 @pytest.mark.parametrize("in_files", [True, False], ids=["EMNIST in the file names", "EMNIST in the folder name"])
-def test_data_named_emnist_require_both_arguments_and_give_the_same_data(tmp_path, upright, in_files):
+def test_names_of_transposed_data_sets_require_both_arguments(tmp_path, upright, in_files):
     folder = tmp_path / ("mine" if in_files else "EMNIST")
     folder.mkdir()
     write(folder, prefix="emnist-letters-" * in_files, labels_from=1, transpose=True)
