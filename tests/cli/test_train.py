@@ -69,7 +69,7 @@ def test_the_command_equals_the_library(jaxgd):
 
 
 def test_activations_cost_and_l2_are_recorded_and_resumed(jaxgd):
-    """The resumed run makes the second epoch. Its result equals the library's bit for bit."""
+    """A run of one epoch, resumed to two, equals the library's run of two epochs bit for bit."""
     flags = ("--activation", "tanh", "softmax", "--cost", "cross-entropy", "--l2", 5, "--eta", 0.1)
     jaxgd("train", "--epochs", 1, "--run-dir", "run", "--sizes", 64, 12, 10, *flags)
     jaxgd("train", "--resume", "run", "--epochs", 2)

@@ -175,7 +175,7 @@ def test_ink_and_paper_of_equal_gray_level_are_separated_by_color(seven, clean):
 
 
 def test_blue_ink_on_white_keeps_its_gray_level(seven):
-    """The red channel has 1.2 times the contrast of the gray level. Only one of twice the contrast replaces it."""
+    """The red channel replaces the gray level only if it has twice the contrast. Here it has 1.2 times."""
     blue = Image.fromarray(np.rint(255 + seven[..., None] * (np.array([30, 60, 200]) - 255)).astype(np.uint8))
     np.testing.assert_array_equal(gray_of(blue), np.asarray(blue.convert("L")))
 

@@ -29,7 +29,7 @@ def drawing(seed, side=300):
 
 
 def by_hand(sheet):
-    """Fit a drawing to MNIST's form without jaxgd."""
+    """Fit a drawing to MNIST's form, independently of jaxgd."""
     ink = Image.fromarray(sheet)
     ink = np.asarray(ink.crop(ink.getbbox()), float)
     rows, columns = ink.shape

@@ -98,7 +98,7 @@ def test_steps_under_vmap_keep_batch_elements_that_are_done():
     looped, scanned, outcome = both(starts, jnp.array([1.0, 1.0, 1.0, 2.0]))
     jax.tree.map(np.testing.assert_array_equal, looped, scanned)
     assert [Reason(code).name for code in outcome.code] == ["GRADIENT", "GRADIENT", "START_NOT_FINITE", "RUNNING"]
-    # A step multiplies v by 0.2, or by −0.6 at scale 2. ∇C must fall to 6e-6 of its norm at the start.
+    # A step multiplies v by 0.2, and by −0.6 in the last element, so that 20 steps are too few for it.
     assert looped.step.tolist() == [8, 0, 0, 20]
     np.testing.assert_allclose(looped.v[3], (-0.6) ** 20 * starts[3], rtol=1e-5)
 
