@@ -23,8 +23,8 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 # Otherwise the sum of a column (n, 1) and a row (n,) would silently become (n, n).
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Hypothesis draws the same examples in every run and stores none on disk, so that no test depends on chance. An example
-# has no deadline, because JAX compiles for each new shape, which makes its first example slow.
+# Hypothesis draws the same examples in every run. Examples have no deadline, because the first one of each shape waits
+# for a compilation.
 hypothesis.settings.register_profile(
     "jaxgd",
     deadline=None,
@@ -40,8 +40,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("jaxgd")
 
 # Install the hook that checks annotations. It affects only later imports, so no line above may import jaxgd's modules.
-# The command line is excluded, because its parser reads the annotations of its dataclasses as written. A machine with
-# a GPU may lack beartype.
+# jaxgd.cli is excluded, because its parser needs the original annotations. A machine with a GPU may lack beartype.
 if importlib.util.find_spec("beartype"):
     _rooms = importlib.util.find_spec("jaxgd").submodule_search_locations
     jaxtyping.install_import_hook(
@@ -92,7 +91,7 @@ _NO_MNIST = "JAXGD_TEST_MNIST is not set. Set it to a folder with MNIST's four g
 
 @pytest.fixture(scope="session")
 def genuine_mnist():
-    """Return the folder with MNIST's genuine files. If it is not known, skip the test; the summary reports this."""
+    """Return the folder with MNIST's genuine files. If JAXGD_TEST_MNIST is not set, skip the test."""
     if not os.environ.get("JAXGD_TEST_MNIST"):
         pytest.skip(_NO_MNIST)
     return pathlib.Path(os.environ["JAXGD_TEST_MNIST"])
@@ -109,8 +108,8 @@ def compile_quickly():
     if fast:
         quick = "--xla_cpu_parallel_codegen_split_count=1"
         if jax.__version_info__ < (0, 11):
-            # XLA's old emitters compile in half the time of its new ones. Newer versions of jaxlib may lack this flag,
-            # as 0.12 does, and XLA ends the process at an unknown flag.
+            # XLA's old emitters compile in half the time of its new ones. jaxlib 0.12 lacks this flag, and XLA ends the
+            # process at an unknown flag.
             quick += " --xla_cpu_use_fusion_emitters=false"
         os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}"
 
@@ -119,8 +118,7 @@ def keep_programs(config):
     """Store compiled programs in pytest's cache folder, so that a rerun compiles less.
 
     Each worker has its own folder, because JAX does not write its files atomically. Each kind of processor has its own
-    folder, because the key of a program in JAX's cache does not include the kind. `pytest --cache-clear` deletes the
-    folders.
+    folder, because the keys of JAX's cache do not include the processor. `pytest --cache-clear` deletes the folders.
     """
     from jaxgd.cli.compiled import _processor_id
 
@@ -136,7 +134,7 @@ def keep_programs(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    # This hook can still change the number of processes, because xdist starts them later.
+    # This hook runs before xdist starts its processes, so it can still change their number.
     if gpu_run.is_requested(config):
         gpu_run.use_one_process(config)
 

@@ -1,4 +1,4 @@
-"""Cost functions from the literature, independent of those in jaxgd, with reference values; and a quadratic cost."""
+"""Cost functions from the literature with reference values, and a quadratic cost. All are independent of jaxgd."""
 
 import jax
 import jax.numpy as jnp

@@ -61,7 +61,6 @@ def compiled(folder, shape, *flags, kernel=KERNEL, main=False, block_flags=None)
 @functools.cache
 def library_of(shape):
     """Compile the kernel for a shape once per process, and return the path of its library."""
-    # The folder of the objects keeps the library until the process ends.
     return compiled(Path(_objects.name) / "-".join(map(str, shape)), shape)
 
 
@@ -71,7 +70,7 @@ def run(*words):
 
 
 def emulate(library, shape, network, x, y, orders, etas, batch_size=None, seed=0, truncate=False):
-    """Train networks for one epoch. Return their weights and biases, and 1 or 0 per network: 1 if its result is finite.
+    """Train networks for one epoch. Return their weights and biases, and 1 for each network with a finite result.
 
     `network` is w1, b1, w2 and b2. These arrays, `orders` and `etas` have a leading axis of networks. block.h explains
     `seed` and `truncate`.

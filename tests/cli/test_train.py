@@ -59,7 +59,7 @@ def test_train_prints_the_books_lines_and_writes_a_run_folder(jaxgd):
 
 
 def test_the_command_equals_the_library(jaxgd):
-    """The seed splits into two keys: one draws the network, the other the order of examples."""
+    """The seed splits into two keys: one for the network, one for the order of the examples."""
     jaxgd("train", *SHORT, "--sizes", 64, 12, 10, "--eta", 1.5, "--batch-size", 20, "--seed", 7, "--scheme", "scaled")
     network_key, order_key = jax.random.split(jax.random.key(7))
     network = init_network(network_key, (64, 12, 10), "scaled")
@@ -69,7 +69,7 @@ def test_the_command_equals_the_library(jaxgd):
 
 
 def test_activations_cost_and_l2_are_recorded_and_resumed(jaxgd):
-    """The resumed run makes the second epoch. Its result equals the library's bit for bit."""
+    """A run of one epoch, resumed to two, equals the library's run of two epochs bit for bit."""
     flags = ("--activation", "tanh", "softmax", "--cost", "cross-entropy", "--l2", 5, "--eta", 0.1)
     jaxgd("train", "--epochs", 1, "--run-dir", "run", "--sizes", 64, 12, 10, *flags)
     jaxgd("train", "--resume", "run", "--epochs", 2)
@@ -85,7 +85,7 @@ def test_activations_cost_and_l2_are_recorded_and_resumed(jaxgd):
 
 
 def test_help_names_every_cost_and_activation():
-    """The help text is written by hand, because importing the names would import JAX. So it could lack a name."""
+    """The names in the help text are typed by hand, so one could be missing. Importing them would import JAX."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         main(["train", "--help"])
@@ -96,7 +96,7 @@ def test_help_names_every_cost_and_activation():
 
 
 def test_full_batch_makes_one_update_per_epoch(jaxgd):
-    # --folder, as in jaxgd sweep, is another name of --run-dir.
+    # --folder is an alias of --run-dir.
     assert jaxgd("train", "--epochs", 2, "--folder", "run", "--batch-size", "full").status == 0
     assert [row["updates"] for row in rows()] == [0, 1, 2]
     assert rows()[1]["predicted"] < 0
@@ -115,8 +115,8 @@ def test_resume_continues_bit_for_bit(jaxgd):
     assert Path("parts", "metrics.jsonl").read_bytes() == Path("whole", "metrics.jsonl").read_bytes()
 
 
-def test_a_resumed_run_keeps_its_budget_and_the_option_no_gradient_norm(jaxgd, monkeypatch):
-    """Another version of jaxgd may have another memory budget, which changes the order and the rounding of sums."""
+def test_resume_keeps_the_memory_budget_and_the_gradient_norm_option(jaxgd, monkeypatch):
+    """The memory budget sets the order of sums, and so their rounding. Versions of jaxgd may have different budgets."""
     real, budgets = training.train, []
 
     def watched(*args, **settings):
@@ -189,7 +189,7 @@ def test_resume_without_checkpoints_and_network_restarts_the_run(jaxgd, run_fold
     shutil.rmtree("run/checkpoints")
     Path("run/network.safetensors").unlink()
     with Path("run/metrics.jsonl").open("ab") as file:
-        file.write(b'{"epoch": 3, "co')  # a line that a kill has cut short
+        file.write(b'{"epoch": 3, "co')  # an incomplete line, as after a kill
     answer = jaxgd("train", "--resume", "run")
     assert answer.status == 0
     assert "starts again from its first epoch" in answer.err
@@ -255,7 +255,7 @@ def test_ctrl_c_saves_and_prints_how_to_resume(jaxgd, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
-def test_sigterm_and_sighup_save_too(jaxgd, monkeypatch, name, status):
+def test_sigterm_and_sighup_save_the_run(jaxgd, monkeypatch, name, status):
     from jaxgd.cli.reporter import Reporter
 
     show = Reporter.show
@@ -263,7 +263,7 @@ def test_sigterm_and_sighup_save_too(jaxgd, monkeypatch, name, status):
     def kill(self, entry):
         show(self, entry)
         if entry.epoch == 1:
-            # `timeout` sends its signal twice.
+            # The command `timeout` sends its signal twice.
             os.kill(os.getpid(), getattr(signal, name))
             os.kill(os.getpid(), getattr(signal, name))
 
@@ -294,8 +294,8 @@ def test_a_signal_that_the_parent_ignores_stays_ignored(jaxgd, monkeypatch):
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_closed_output_saves_and_stops(jaxgd, monkeypatch):
-    """`jaxgd train | head -1`: the run saves the epochs that it has made, and the exit status is 1."""
+def test_a_run_with_a_closed_output_saves_and_stops(jaxgd, monkeypatch):
+    """A run in `jaxgd train | head -1` saves its completed epochs and returns status 1."""
 
     class Closed(io.StringIO):
         def write(self, text):
@@ -345,7 +345,7 @@ def test_a_folder_of_idx_files_trains_and_evaluates(jaxgd, tmp_path):
     assert answer.out.endswith("/ 20\n")
     assert jaxgd("evaluate", "run").status == 0
 
-    # The folder of data moves, and --data names its new place.
+    # Move the data. --data names the new folder.
     Path("mine").rename("my data")
     for command in (("train", "--resume"), ("evaluate",)):
         missing = jaxgd(*command, "run")
@@ -385,7 +385,7 @@ def test_tensorboard_events_are_written(jaxgd):
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_plot_writes_the_figure(jaxgd, suffix, monkeypatch):
-    """The left half shows the costs, the right half the error rates in percent, of training and test examples."""
+    """The left axes show the training and test costs. The right axes show the error rates in percent."""
     figure = pytest.importorskip("matplotlib.figure")
     drawn, save = [], figure.Figure.savefig
     monkeypatch.setattr(
@@ -402,8 +402,8 @@ def test_plot_writes_the_figure(jaxgd, suffix, monkeypatch):
         np.testing.assert_allclose(rate.get_ydata(), 100 * (1 - right), rtol=1e-5)
 
 
-def test_the_best_network_is_kept_also_by_a_resumed_run(jaxgd):
-    """A resumed run, an uninterrupted one and the library agree bit for bit, also in the records and the last epoch."""
+def test_a_resumed_run_also_keeps_the_best_network(jaxgd):
+    """A resumed run, an uninterrupted run and the library give the same bits."""
     options = ("--eta", 6, "--keep", "best", "--by", "cost", "--patience", 2, "--record", "gradient-norms")
     options += ("--record-every", 2)
     answer = jaxgd("train", "--epochs", 20, "--run-dir", "whole", *options)
@@ -451,7 +451,7 @@ def test_a_run_starts_from_trained_weights_and_keeps_a_copy(jaxgd, run_folder):
     data, key = load_dataset("digits"), first_network(9, (64, 30, 10), "scaled")[1]
     result = train(load_network("run/network.safetensors"), data, epochs=1, batch_size=10, eta=0.5, key=key)
     assert_leaves_close(load_network("more/network.safetensors"), result.network, rtol=0)
-    # The run can be repeated although the run that it started from is deleted.
+    # With its copy, the run can be repeated after `run` is deleted.
     shutil.rmtree("run")
     assert Path("more/start.safetensors").read_bytes() == source
     config = json.loads(Path("more/config.json").read_text())
@@ -485,66 +485,72 @@ MISUSE = {
     "one size": (["--sizes", 64], "at least one layer"),
     "zero width": (["--sizes", 64, 0, 10], "must be at least 1, got 0"),
     "negative width": (["--sizes=64", "-3", 10], "-3"),
-    "inputs do not fit": (["--sizes", 784, 30, 10], "does not fit digits: its images are 8×8"),
-    "outputs do not fit": (["--sizes", 64, 30, 12], "10 classes"),
+    "784 inputs for images of 8×8": (["--sizes", 784, 30, 10], "does not fit digits: its images are 8×8"),
+    "12 outputs for 10 classes": (["--sizes", 64, 30, 12], "10 classes"),
     "batch size 0": (["--batch-size", 0], "between 1 and 1197"),
-    "batch size above the training examples": (["--batch-size", 1198], "between 1 and 1197"),
-    "batch size no number": (["--batch-size", "all"], "batch-size"),
+    "batch size above the number of training examples": (["--batch-size", 1198], "between 1 and 1197"),
+    "batch size not a number": (["--batch-size", "all"], "batch-size"),
     "eta 0": (["--eta", 0], "above 0"),
     "eta negative": (["--eta", -1], "above 0"),
     "eta NaN": (["--eta", "nan"], "above 0"),
-    "eta beyond float32": (["--eta", 1e39], "--eta 1e+39 in float32 must be a finite number above 0, got inf"),
-    "eta below float32": (["--eta", 1e-46], "--eta 1e-46 in float32 must be a finite number above 0, got 0.0"),
+    "eta infinite in float32": (["--eta", 1e39], "--eta 1e+39 in float32 must be a finite number above 0, got inf"),
+    "eta 0 in float32": (["--eta", 1e-46], "--eta 1e-46 in float32 must be a finite number above 0, got 0.0"),
     "epochs 0": (["--epochs", 0], "at least 1"),
-    "epochs beyond the counters": (["--epochs", 10**30], "between 1 and 17895697"),
-    "epochs beyond the counters, full batch": (["--epochs", 2**31, "--batch-size", "full"], "between 1 and 2147483647"),
-    "resume to epochs beyond the counters": (["--resume", "run", "--epochs", 10**8], "between 1 and 17895697"),
+    "more updates than int32 counts": (["--epochs", 10**30], "between 1 and 17895697"),
+    "more epochs than int32 counts": (["--epochs", 2**31, "--batch-size", "full"], "between 1 and 2147483647"),
+    "--resume to more updates than int32 counts": (["--resume", "run", "--epochs", 10**8], "between 1 and 17895697"),
     "--data-dir with digits": (["--data-dir", "."], "--data-dir must be left out, because digits comes with"),
     "--data-dir with a folder of data": (["--data", "./mine", "--data-dir", "."], "because ./mine is a folder of its"),
-    "--data-dir to resume a run on digits": (["--resume", "run", "--data-dir", "."], "must be left out"),
+    "--data-dir with --resume of a run on digits": (["--resume", "run", "--data-dir", "."], "must be left out"),
     "a run folder whose name is not UTF-8": (["--run-dir", "\udcff"], "--run-dir must be a path in UTF-8, got "),
-    "plot is a folder": (["--plot", "run/folder.png", "--run-dir", "x"], "--plot must be a file, got the folder run"),
+    "--plot is a folder": (["--plot", "run/folder.png", "--run-dir", "x"], "--plot must be a file, got the folder run"),
     "checkpoint-every 0": (["--checkpoint-every", 0], "at least 1"),
     "patience 0": (["--patience", 0], "--patience must be at least 1, got 0"),
     "record-every 0": (["--record-every", 0], "--record-every must be at least 1, got 0"),
-    "an unknown record": (["--record", "loss"], "--record must be sharpness or gradient-norms, got 'loss'"),
-    "from a missing path": (["--from", "nowhere"], "--from must be a run folder or a .safetensors file, got nowhere"),
-    "from another file": (["--from", "run/config.json", "--run-dir", "x"], "is damaged or not a safetensors file"),
-    "from with sizes": (["--from", "run", "--sizes", 64, 10, "--scheme", "scaled"], "leave out --sizes, --scheme"),
-    "from with an activation": (["--from", "run", "--activation", "tanh"], "leave out --activation"),
+    "--record of an unknown quantity": (
+        ["--record", "loss"],
+        "--record must be sharpness or gradient-norms, got 'loss'",
+    ),
+    "--from a missing path": (["--from", "nowhere"], "--from must be a run folder or a .safetensors file, got nowhere"),
+    "--from a JSON file": (["--from", "run/config.json", "--run-dir", "x"], "is damaged or not a safetensors file"),
+    "--from with --sizes": (["--from", "run", "--sizes", 64, 10, "--scheme", "scaled"], "leave out --sizes, --scheme"),
+    "--from with --activation": (["--from", "run", "--activation", "tanh"], "leave out --activation"),
     "an unknown activation": (
         ["--activation", "gelu"],
         f"--activation must be one of {', '.join(ACTIVATIONS)}, got 'gelu'",
     ),
     "three activations": (["--activation", "tanh", "tanh", "tanh"], "one for each of the 2 layers, got 3"),
     "softmax in a hidden layer": (["--activation", "softmax"], "--activation softmax is only for the last layer"),
-    "no such cost": (["--cost", "hinge"], f"--cost must be {' or '.join(COSTS)}, got 'hinge'."),
-    "cross-entropy of tanh": (["--cost", "cross-entropy", "--activation", "tanh"], "needs outputs between 0 and 1"),
+    "unknown cost": (["--cost", "hinge"], f"--cost must be {' or '.join(COSTS)}, got 'hinge'."),
+    "cross-entropy with tanh outputs": (
+        ["--cost", "cross-entropy", "--activation", "tanh"],
+        "needs outputs between 0 and 1",
+    ),
     "l2 negative": (["--l2", -1], "l2 must be a finite number, 0 or more, got -1.0"),
     "l2 NaN": (["--l2", "nan"], "l2 must be a finite number, 0 or more, got nan"),
-    "from a network that does not fit the data": (
+    "--from a network of 64 inputs for images of 2×2": (
         ["--from", "run", "--data", "./small"],
         "sizes [64, 30, 10] and does not fit small: its images",
     ),
     "seed negative": (["--seed", -1], "between 0 and"),
     "too many weights": (["--sizes", 64, 2_000_000_000, 10], "need 1800.0 GB for the weights, the next weights and"),
-    "no such data": (["--data", "cifar"], "digits, mnist"),
-    "no such folder": (["--data", "./cifar"], "cifar"),
-    "no such flag": (["--learning-rate", 1], "--learning-rate"),
-    "no such command": (None, "trian"),
-    "resume a missing path": (["--resume", "nowhere"], "not a run folder"),
-    "resume with other settings": (["--resume", "run", "--eta", 1], "leave out --eta"),
-    "resume to fewer epochs": (
+    "unknown data set": (["--data", "cifar"], "digits, mnist"),
+    "missing folder of data": (["--data", "./cifar"], "cifar"),
+    "unknown flag": (["--learning-rate", 1], "--learning-rate"),
+    "unknown command": (None, "trian"),
+    "--resume a missing path": (["--resume", "nowhere"], "not a run folder"),
+    "--resume with --eta": (["--resume", "run", "--eta", 1], "leave out --eta"),
+    "--resume to fewer epochs": (
         ["--resume", "run", "--epochs", 1],
         "--epochs must be at least 2, the epochs that run already has, got 1",
     ),
-    "run folder under a file": (["--run-dir", "run/config.json/x"], "run/config.json"),
-    "plot in a missing folder": (["--plot", "absent/x.png"], "absent does not exist"),
-    "plot in place of the run folder": (
+    "--run-dir inside a file": (["--run-dir", "run/config.json/x"], "run/config.json"),
+    "--plot in a missing folder": (["--plot", "absent/x.png"], "absent does not exist"),
+    "--plot equal to --run-dir": (
         ["--plot", "x.png", "--run-dir", "./x.png"],
         "--plot must differ from --run-dir",
     ),
-    "plot with another ending": (["--plot", "x.jpg"], ".png, .svg or .pdf"),
+    "--plot with the ending .jpg": (["--plot", "x.jpg"], ".png, .svg or .pdf"),
 }
 
 
@@ -564,6 +570,6 @@ def test_misuse_prints_one_line_and_returns_status_2(jaxgd, tmp_path, request, f
     assert answer.status == 2
     assert answer.out == ""
     assert match in answer.err
-    assert len(answer.err.splitlines()) <= 2  # a resumed run also names its folder
+    assert len(answer.err.splitlines()) <= 2  # --resume adds a line that names the folder
     assert "Traceback" not in answer.err
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

@@ -115,7 +115,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tiny):
-    """A running server of the files of `tiny`. It omits the last `server.cut` bytes of each file."""
+    """A running server for `tiny`'s files. It omits the last `server.cut` bytes of each file."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as running:
         running.contents = {name: (tiny.folder / name).read_bytes() for name in NAMES}
         running.asked, running.cut, running.status = [], 0, 200

@@ -1,6 +1,6 @@
-"""Labels that do not start at 0 and transposed digits give a warning, and names with EMNIST an error.
+"""Transposed digits give a warning, and so do labels that do not start at 0. The name EMNIST gives an error.
 
-Arguments correct the data.
+The arguments `labels_from` and `transpose` correct the data.
 """
 
 import warnings
@@ -47,8 +47,8 @@ def upright(tmp_path):
     return silently(tmp_path)
 
 
-@pytest.mark.parametrize("in_files", [True, False], ids=["names of files", "name of the folder"])
-def test_a_name_with_known_conventions_requires_both_arguments_and_gives_the_same_data(tmp_path, upright, in_files):
+@pytest.mark.parametrize("in_files", [True, False], ids=["EMNIST in the file names", "EMNIST in the folder name"])
+def test_names_of_transposed_data_sets_require_both_arguments(tmp_path, upright, in_files):
     folder = tmp_path / ("mine" if in_files else "EMNIST")
     folder.mkdir()
     write(folder, prefix="emnist-letters-" * in_files, labels_from=1, transpose=True)
@@ -66,7 +66,7 @@ def test_a_name_with_known_conventions_requires_both_arguments_and_gives_the_sam
 
 
 def test_labels_that_do_not_start_at_0_give_a_warning(tmp_path, upright):
-    """Without labels_from, the labels do not change, and class 0 has no example."""
+    """Without labels_from, the labels do not change."""
     write(tmp_path, labels_from=3)
     with pytest.warns(UserWarning, match=r"labels run from 3 to 12.*pass labels_from=3 \(--labels-from 3\)\.$"):
         dataset = load_idx(tmp_path)
@@ -100,24 +100,23 @@ def test_transposed_digits_give_a_warning(tmp_path, upright):
 
 
 @pytest.mark.parametrize("n", [500, 50_000])
-def test_upright_digits_of_mnist_give_no_warning_and_transposed_ones_do(genuine_mnist, n):
+def test_only_transposed_digits_of_mnist_give_a_warning(genuine_mnist, n):
     images, labels = load_idx(genuine_mnist, transpose=False).train
-    order = np.argsort(labels[:n], kind="stable")  # The order of a file that is sorted by class.
+    order = np.argsort(labels[:n], kind="stable")  # sorted by class, as in some files
     part = Part(images[:n][order], labels[:n][order])
     assert not _are_transposed_digits(part)
     assert _are_transposed_digits(part._replace(images=part.images.swapaxes(1, 2)))
 
 
 def test_other_images_are_not_taken_for_digits(seed):
-    """Digits with permuted labels, rotated and mirrored digits, symmetric images, random blots, blank images, images
-    that are not square, and nine of the ten digits give no warning, upright or transposed."""
+    """Permuted labels, rotated or mirrored digits, blots and other images give no warning, upright or transposed."""
     rng, (images, labels) = np.random.default_rng(seed), load_dataset("digits").train
     blots = np.repeat(rng.integers(0, 256, (10, 3, 3)).repeat(3, 1).repeat(3, 2), 5, 0).astype(np.uint8)
     others = [
         *(Part(images, rng.permutation(10).astype(np.uint8)[labels]) for _ in range(20)),
         *(Part(np.rot90(images, turns, (1, 2)), labels) for turns in (1, 2, 3)),
         Part(images[:, :, ::-1], labels),
-        Part(images // 2 + images.swapaxes(1, 2) // 2, labels),  # A transposition does not change these images.
+        Part(images // 2 + images.swapaxes(1, 2) // 2, labels),  # symmetric images
         Part(blots, np.arange(50, dtype=np.uint8) // 5),
         Part(np.zeros_like(images), labels),
         Part(images[:, :, :7], labels),

@@ -31,7 +31,7 @@ def test_the_split_has_the_known_sizes_and_checksum():
     digits = load_dataset("digits")
     assert [len(part.labels) for part in (digits.train, digits.validation, digits.test)] == [1197, 300, 300]
     assert (digits.name, digits.classes, digits.image_shape, digits.inputs) == ("digits", 10, (8, 8), 64)
-    # A fixed checksum detects a version of NumPy or jaxgd that changes the split.
+    # No version of NumPy or jaxgd may change the split.
     assert sha256(*digits.train, *digits.validation, *digits.test) == (
         "01f8fcc6986a77c07167e04749c9b780ab9a1f4b1e8daed8de88490ae5464fc8"
     )

@@ -12,7 +12,7 @@ from jaxgd.errors import DataError, MissingDependencyError
 
 
 def assert_nothing_incomplete(folder):
-    """Assert that the folder has no file, and no temporary folder of an incomplete download."""
+    """Assert that the folder holds neither a file nor a temporary folder of a download."""
     assert [path for path in folder.rglob("*") if path.is_file() or ".tmp." in path.name] == []
 
 
@@ -38,7 +38,8 @@ def test_a_second_load_needs_no_server(tiny, server, tmp_path, capsys):
     tiny.assert_loaded(load_dataset("mnist", data))
     assert len(server.asked) == asked  # The second load makes no request.
 
-    tiny.serve_from("http://127.0.0.1:1/")  # A closed port: the cache is searched by checksum, not address
+    # The cache is searched by checksum, so another address changes nothing.
+    tiny.serve_from("http://127.0.0.1:1/")
     tiny.assert_loaded(load_dataset("mnist", data))
     assert capsys.readouterr() == ("", "")
 
@@ -53,7 +54,7 @@ def test_only_missing_files_are_downloaded(tiny, server, tmp_path):
 
 
 def test_a_cache_of_tensorflow_datasets_is_used(tiny, tmp_path, monkeypatch):
-    """The cache holds each file and its .INFO file. Older versions of tensorflow-datasets omit the folder `mnist`."""
+    """The cache holds each file and its .INFO file. Older versions of tensorflow-datasets have no folder `mnist`."""
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     for downloads in (tmp_path / "new" / "downloads" / "mnist", tmp_path / "old" / "downloads"):
         tiny.copy_to(downloads)
@@ -124,7 +125,7 @@ def test_without_a_network_the_error_names_the_files_to_get(tmp_path, monkeypatc
 
 
 def test_a_hanging_name_lookup_times_out(tiny, tmp_path, monkeypatch):
-    # The test without a network allows 10 seconds: up to 6 for this limit, the rest to import tensorflow-datasets.
+    # The test above allows 10 s: 6 s for this limit and 4 s to import tensorflow-datasets.
     assert fetch._TIMEOUT + 1 <= 6
     monkeypatch.setattr(fetch, "_TIMEOUT", 0.2)
     over = threading.Event()
@@ -148,7 +149,7 @@ def test_a_hanging_name_lookup_times_out(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("module", ["tensorflow_datasets.core.download", "requests"])
-def test_without_tensorflow_datasets_the_error_names_both_remedies(tiny, tmp_path, monkeypatch, module):
+def test_without_tensorflow_datasets_the_error_says_what_to_install_or_download(tiny, tmp_path, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDependencyError, match="pip install tensorflow-datasets importlib_resources") as caught:
         load_dataset("mnist", tmp_path)

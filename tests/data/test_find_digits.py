@@ -1,4 +1,4 @@
-"""`separate` finds ink, and `find_digits` one or more digits, despite uneven light, frames, tables and colors."""
+"""`separate` finds ink, and `find_digits` finds digits, despite uneven light, lines, tables and colors."""
 
 import time
 
@@ -18,7 +18,7 @@ SIDE = 200
 
 
 def strokes(*lines, width=12, shape=(SIDE, SIDE)):
-    """Draw ink from 0 to 1 along lines of points (x, y) in units of the height, with soft edges."""
+    """Draw ink with soft edges along lines. The points (x, y) of a line are in units of the height."""
     sheet = Image.new("L", (4 * shape[1], 4 * shape[0]))
     for line in lines:
         points = [(4 * x * shape[0], 4 * y * shape[0]) for x, y in line]
@@ -27,13 +27,13 @@ def strokes(*lines, width=12, shape=(SIDE, SIDE)):
 
 
 def photo(ink, light=1.0, *, paper=220, stroke=40):
-    """Return an artificial photograph of ink on paper under a light from 0 to 1, with a little noise."""
+    """Return an artificial photograph of ink on paper, with noise. `light` is a brightness from 0 to 1."""
     grain = np.random.default_rng(0).normal(0, 1.5, ink.shape)
     return np.rint(np.clip(light * (paper + (stroke - paper) * ink) + grain, 0, 255)).astype(np.uint8)
 
 
 def framed(gray):
-    """Return the only digit in a gray picture, fitted to MNIST's frame."""
+    """Find the only digit in a gray picture, and fit it to MNIST's frame."""
     (digit,) = find_digits(separate(gray))
     return fit_to_frame(digit.image, MNIST).astype(int)
 
@@ -53,7 +53,7 @@ DISTANCE = np.hypot(*np.meshgrid(np.linspace(-1, 1, SIDE), np.linspace(-1, 1, SI
 
 
 def with_line(gray, width, sides, start=0):
-    """Draw lines of the opposite brightness along these sides of the picture, `start` pixels from the edge."""
+    """Draw lines along these sides of the picture: dark lines on light paper, light lines on dark paper."""
     level = 20 if gray[0, 0] > 128 else 235
     for side in sides:
         rotated = np.rot90(gray, side)  # a view
@@ -62,7 +62,7 @@ def with_line(gray, width, sides, start=0):
 
 
 def on_table(gray, turn):
-    """Crop the picture to a sheet turned by `turn` degrees, on a noisy table of the opposite brightness."""
+    """Show a noisy table around a turned sheet: a dark table for light paper, a light table for dark paper."""
     sheet = ndimage.rotate(np.pad(np.ones((SIDE - 50, SIDE - 50)), 25), turn, reshape=False, order=1)
     level = 45 if gray[0, 0] > 128 else 210
     table = level + np.random.default_rng(1).normal(0, 5, gray.shape)
@@ -77,7 +77,7 @@ def board(ink, light=1.0):
     return photo(ink, light, paper=50, stroke=230)
 
 
-# Each function makes a picture of ink with `take`: `plain` for light paper or `board` for dark paper.
+# Each function photographs ink by `take`, which is `plain` (light paper) or `board` (dark paper).
 PHOTOS = {
     "light from the left": lambda ink, take: take(ink, 1 - 0.5 * ALONG),
     "light from below": lambda ink, take: take(ink, 0.5 + 0.5 * ALONG[:, None]),
@@ -94,13 +94,13 @@ PHOTOS = {
 }
 
 
-# The cases for light ink on dark paper. The others are left out, because uneven light dims the ink more than the paper.
+# The cases for dark paper. Uneven light is left out, because it dims light ink more than dark paper.
 SURROUNDED = [case for case in PHOTOS if "line" in case or "table" in case]
 
 
 @pytest.mark.parametrize(("case", "take"), [(case, plain) for case in PHOTOS] + [(case, board) for case in SURROUNDED])
 def test_a_photograph_is_read_as_the_clean_picture(case, take, seven):
-    """The mean difference was at most 2.4 of 255; 4 is allowed. The center of mass may round to the next column."""
+    """The mean difference is at most 2.4 of 255, up to a shift by one column: the center of mass is rounded."""
     clean, read = framed(take(seven)), framed(PHOTOS[case](seven, take))
     assert min(np.abs(np.roll(read, shift, 1) - clean).mean() for shift in (-1, 0, 1)) <= 4
 
@@ -117,7 +117,7 @@ def test_inverting_a_photograph_does_not_give_the_clean_picture(case, seven, cle
 
 @pytest.mark.parametrize("ink", [1.0, 0.45], ids=["black", "pencil"])
 def test_clean_pictures_are_only_inverted(ink, seven):
-    """On even paper, dark ink gives the inverted picture, and light ink the picture itself, bit for bit."""
+    """On even paper, `separate` inverts dark ink exactly and does not change light ink."""
     gray = photo(ink * seven)
     picture = separate(gray)
     (digit,) = find_digits(picture)
@@ -175,7 +175,7 @@ def test_ink_and_paper_of_equal_gray_level_are_separated_by_color(seven, clean):
 
 
 def test_blue_ink_on_white_keeps_its_gray_level(seven):
-    """The red channel has 1.2 times the contrast of the gray level. It would need twice the contrast to replace it."""
+    """The red channel replaces the gray level only if it has twice the contrast. Here it has 1.2 times."""
     blue = Image.fromarray(np.rint(255 + seven[..., None] * (np.array([30, 60, 200]) - 255)).astype(np.uint8))
     np.testing.assert_array_equal(gray_of(blue), np.asarray(blue.convert("L")))
 
@@ -192,7 +192,7 @@ def found(*lines, shape=WIDE, gray=None):
 
 
 def test_digits_are_found_from_left_to_right():
-    """Other digits do not change the image of a digit, and its box is in pixels of the picture."""
+    """The other digits do not change a digit's image. Its box is in pixels of the whole picture."""
     nine = tuple((x + 1.0, y) for x, y in SEVEN)
     digits = found(nine, SEVEN, ONE)
     assert [digit.box[1] for digit in digits] == sorted(digit.box[1] for digit in digits)
@@ -206,23 +206,23 @@ def test_digits_are_found_from_left_to_right():
 @pytest.mark.parametrize(
     ("lines", "count"),
     [
-        ((((0.4, 0.4), (0.4, 0.55), (0.55, 0.6), (0.55, 0.75), (0.4, 0.8)), ((0.47, 0.33), (0.6, 0.33))), 1),  # a bar
-        ((((0.4, 0.3), (0.4, 0.55)), ((0.4, 0.62), (0.4, 0.8))), 1),  # a broken stroke
+        ((((0.4, 0.4), (0.4, 0.55), (0.55, 0.6), (0.55, 0.75), (0.4, 0.8)), ((0.47, 0.33), (0.6, 0.33))), 1),
+        ((((0.4, 0.3), (0.4, 0.55)), ((0.4, 0.62), (0.4, 0.8))), 1),
         (
             (((0.4, 0.5), (0.4, 0.75)), ((0.42, 0.4), (0.5, 0.3), (0.58, 0.3)), ((0.6, 0.36), (0.6, 0.85))),
             1,
-        ),  # a stroke between two others
-        ((((0.4, 0.3), (0.35, 0.5), (0.53, 0.5)), ((0.58, 0.35), (0.58, 0.8))), 1),  # an open 4
+        ),
+        ((((0.4, 0.3), (0.35, 0.5), (0.53, 0.5)), ((0.58, 0.35), (0.58, 0.8))), 1),
         ((ONE, ((1.05, 0.35), (1.05, 0.75))), 2),
         ((((0.4, 0.1), (0.4, 0.4)), ((0.42, 0.6), (0.42, 0.9))), 2),
         ((ONE, ((1.05, 0.42), (1.05, 0.7)), ((1.3, 0.35), (1.3, 0.75))), 3),
     ],
     ids=[
         *("detached bar", "broken stroke", "stroke between two others", "open four"),
-        *("two ones", "one above the other", "three ones"),
+        *("two ones", "one digit above another", "three ones"),
     ],
 )
-def test_parts_of_one_digit_are_merged_and_separate_digits_are_not(lines, count):
+def test_parts_of_one_digit_are_merged_and_separate_digits_stay_separate(lines, count):
     assert len(found(*lines)) == count
 
 
@@ -259,7 +259,7 @@ def test_a_line_at_the_edge_is_kept_if_it_is_the_only_ink():
 
 @pytest.mark.parametrize("rows", [1, 12])
 def test_a_picture_of_many_dots_is_refused(rows):
-    """The time of merging grows with the square of the number of shapes, so more than 1,000 are not merged."""
+    """More than 1,000 shapes are refused without merging, because merging takes quadratic time."""
     gray = np.full((140, 1400), 220, np.uint8)
     for row, column in np.ndindex(rows, 130):
         gray[10 * row + 13 : 10 * row + 17, 10 * column + 43 : 10 * column + 47] = 40
@@ -269,7 +269,7 @@ def test_a_picture_of_many_dots_is_refused(rows):
 
 @pytest.mark.parametrize("gap", [4, 16])
 def test_a_thousand_shapes_take_less_than_5_seconds(gap):
-    """Close rows (gap 4) merge in many rounds. For distant rows, a Python loop over all pairs would take 20 s."""
+    """With gap 4, the rows merge in many rounds. With gap 16, a Python loop over all pairs would take 20 s."""
     gray = np.full((60 + 31 * (30 + gap), 60 + 32 * 46), 255, np.uint8)
     for row in range(31):
         for column in range(32):

@@ -1,4 +1,4 @@
-"""Files of other formats are refused with lines of Python that convert them. The lines run, and give the same data."""
+"""Files in other formats are refused. The message contains Python code that converts them to the same data."""
 
 import gzip
 import pickle
@@ -61,13 +61,13 @@ def save_npz(images, labels, validation):
 
 PIXELS = ",".join(f"pixel{i}" for i in range(SIDE**2))
 FORMATS = {
-    "the book's pickle": (save_pickle(256), ["train", "validation", "test"]),
-    "a pickle with values up to 1": (save_pickle(255), ["train", "validation", "test"]),
+    "the book's pickle, pixels / 256": (save_pickle(256), ["train", "validation", "test"]),
+    "pickle, pixels / 255": (save_pickle(255), ["train", "validation", "test"]),
     "csv with a header": (save_csv(f"label,{PIXELS}"), ["train", "test"]),
     "csv without a header": (save_csv(""), ["train", "test"]),
     "csv with the label at the end": (save_csv(f"{PIXELS},class", labels_last=True), ["train", "test"]),
     "gzipped csv": (save_csv("", ending=".csv.gz"), ["train", "test"]),
-    "npz of Keras": (save_npz("x_{}", "y_{}", False), ["train", "test"]),
+    "npz as in Keras": (save_npz("x_{}", "y_{}", False), ["train", "test"]),
     "npz with validation images": (save_npz("{}_images", "{}_labels", True), ["train", "validation", "test"]),
 }
 
@@ -86,7 +86,7 @@ def test_the_lines_of_the_message_convert_the_file(tmp_path, kind, named_by):
     *_, first, second = message.splitlines()
     written = folder / "mnist-idx"
     assert f"write the folder {written}:" in message
-    for lines in (f"{first}\n{second}", f"{first} {second}"):  # the command prints its message as one line
+    for lines in (f"{first}\n{second}", f"{first} {second}"):  # the command prints both lines as one
         exec(compile(lines, "message", "exec"), {})
         for split in splits:
             images, labels = ARRAYS[split]

@@ -93,7 +93,7 @@ DAMAGE = {
     "header cut": (PLAIN[:9], "3 dimensions.*truncated"),
     "payload cut": (PLAIN[:-1], r"24 bytes.*\(2, 3, 4\).*23 bytes.*truncated"),
     "trailing byte": (PLAIN + b"\0", "24 bytes.*trailing"),
-    "huge shape and 4 bytes": (b"\0\0\x08\x03" + b"\xff" * 12 + b"1234", "4 bytes: it is truncated"),
+    "huge shape, 4 bytes of data": (b"\0\0\x08\x03" + b"\xff" * 12 + b"1234", "4 bytes: it is truncated"),
     "empty shape that overflows": (b"\0\0\x08\x04" + bytes(4) + b"\xff" * 12, "a shape that an array can have"),
 }
 
@@ -143,7 +143,6 @@ def test_a_false_header_allocates_less_than_a_megabyte(tmp_path, zipped):
     tracemalloc.start()
     try:
         damaged(tmp_path / "x", "truncated", content=gzip.compress(header) if zipped else header)
-        # Reading, unpacking and the test itself need far less than a megabyte.
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()

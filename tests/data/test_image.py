@@ -29,7 +29,7 @@ def drawing(seed, side=300):
 
 
 def by_hand(sheet):
-    """Fit a drawing to MNIST's form without jaxgd: by Pillow's bounding box, repeated pixels and a sum in a loop."""
+    """Fit a drawing to MNIST's form, independently of jaxgd."""
     ink = Image.fromarray(sheet)
     ink = np.asarray(ink.crop(ink.getbbox()), float)
     rows, columns = ink.shape
@@ -92,7 +92,7 @@ def test_frame_of_measures_genuine_mnist(genuine_mnist):
 
 
 def test_frame_of_measures_the_small_digits():
-    """The small digits fill the height of the image. Their boxes are centered, but not their centers of mass."""
+    """The boxes of the small digits are centered. Their centers of mass are not."""
     images = load_dataset("digits").train.images
     frame = frame_of(images)
     assert frame[:8] == (8, 8, 8, 7, "box", 3.5, 3.5, 255)
@@ -101,7 +101,7 @@ def test_frame_of_measures_the_small_digits():
 
 
 def test_frame_of_measures_tall_images():
-    """The images are not square, the ink is not black, and one image is empty."""
+    """The images are not square, their ink is gray, and one image is empty."""
     random = np.random.default_rng(0)
     images = np.zeros((50, 40, 24), np.uint8)
     for image in images[1:]:
@@ -113,7 +113,7 @@ def test_frame_of_measures_tall_images():
 
 
 def test_training_digits_of_any_size_fit_unchanged():
-    """If training digits vary in size and position, `fit_to_frame` returns every training image unchanged."""
+    """`fit_to_frame` returns every training image unchanged, although the digits vary in size and position."""
     images = np.zeros((40, 32, 32), np.uint8)
     for i, image in enumerate(images):
         top, left, size = i % 8, i % 5, 8 + i % 17
@@ -158,7 +158,7 @@ def test_json_restores_a_frame():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_fitting_agrees_with_an_independent_implementation(seed):
-    """Both implementations average by exact area, one in float32 and one in float64, so they may differ by 1."""
+    """Both average by exact area. One uses float32, the other float64, so they may differ by 1."""
     sheet = drawing(seed)
     difference = np.abs(fit_to_frame(sheet, MNIST).astype(int) - by_hand(sheet))
     assert difference.max() <= 1
@@ -204,8 +204,8 @@ def test_an_enlarged_drawing_is_restored(seed, tmp_path):
 
 
 def test_enlarged_small_digits_are_restored():
-    """The mean error is 15 of 255, because large gray areas do not count as ink. A shift by one pixel gives an error
-    almost five times as large.
+    """The mean error is 15 of 255, because large gray areas do not count as ink. A shift by one pixel gives
+    over 60.
     """
     images = load_dataset("digits").test.images
     frame = frame_of(images)
@@ -294,7 +294,7 @@ def test_arrays_of_a_wrong_dtype_or_shape_are_refused():
 
 
 def test_dark_ink_on_light_paper_is_inverted(sheet, tmp_path):
-    """Light ink on dark paper stays the same. Both results are exact."""
+    """Dark ink on light paper and light ink on dark paper give exactly the same ink."""
     for array in (sheet, 255 - sheet):
         np.testing.assert_array_equal(read(saved(tmp_path / "x.png", array)), sheet)
 
@@ -349,7 +349,7 @@ def test_transparent_paper_is_white(mode, sheet, tmp_path):
 
 
 def test_a_transparent_color_is_white(sheet, tmp_path):
-    """Palettes and gray pictures may declare one color transparent. Read as opaque, these pictures would be blank."""
+    """A palette or gray picture may declare one color transparent. Without transparency, it would be blank."""
     two = np.where(sheet > 127, 1, 0).astype(np.uint8)
     palette = Image.fromarray(two)
     palette = palette.convert("P")

@@ -19,7 +19,7 @@ PLACES = ["mnist", "MNIST/raw", ".", "downloads/manual"]
 
 
 def unpack(folder, *, dotted=False):
-    """Replace gzipped files by unpacked files; if dotted, under names such as train-images.idx3-ubyte."""
+    """Unpack the files of a folder. With `dotted`, rename them to names such as train-images.idx3-ubyte."""
     for path in list(folder.iterdir()):
         name = path.name.removesuffix(".gz")
         (folder / (name.replace("-idx", ".idx") if dotted else name)).write_bytes(gzip.decompress(path.read_bytes()))
@@ -40,7 +40,7 @@ def test_an_unknown_name_is_refused():
         load_dataset("cifar10")
 
 
-def test_a_registered_module_with_load_is_a_data_set(tiny, tmp_path, monkeypatch):
+def test_a_registered_module_is_a_data_set(tiny, tmp_path, monkeypatch):
     """`load_dataset` passes `data_dir` to `load`. Messages list the name, and `is_folder` returns False for it."""
     tiny.copy_to(tmp_path / "mnist")
     module = types.ModuleType("mine")
@@ -104,7 +104,7 @@ def test_gzipped_files_with_dotted_names_load(tiny, tmp_path):
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
 
 
-def test_the_folders_are_used_in_their_order(tiny, tmp_path):
+def test_folders_are_searched_in_a_fixed_order(tiny, tmp_path):
     places = [tmp_path / place for place in PLACES]
     for place in places:
         tiny.copy_to(place)
@@ -161,7 +161,7 @@ def test_an_incomplete_folder_is_skipped_and_reported(tiny, tmp_path):
     assert f"{tmp_path / 'data' / 'mnist'} has only some of the files; missing: {', '.join(missing)}." in str(
         caught.value
     )
-    tiny.copy_to(tmp_path / "data")  # A complete folder in another place is enough.
+    tiny.copy_to(tmp_path / "data")  # a complete folder
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
 
 
@@ -177,7 +177,7 @@ def test_genuine_mnist_loads_with_the_books_split(genuine_mnist, monkeypatch):
     for part in (mnist.train, mnist.validation, mnist.test):
         assert part.images.dtype == part.labels.dtype == np.uint8
         assert part.images.shape[1:] == mnist.image_shape == (28, 28)
-        assert part.images.base is not None  # views of the bytes read
+        assert part.images.base is not None  # views of the files' bytes
     assert (mnist.train.images.min(), mnist.train.images.max()) == (0, 255)
 
 

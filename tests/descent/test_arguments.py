@@ -45,7 +45,7 @@ BAD = {
         ShapeError,
         "one real scalar",
     ),
-    "v0 is integers": (
+    "v0 holds integers": (
         lambda: minimize(valley, jnp.array([1, 2]), gradient_descent(0.1), max_steps=1),
         DtypeError,
         "v0",
@@ -160,7 +160,7 @@ BAD = {
         DtypeError,
         r"aux must hold arrays and numbers, got str at aux\['a'\]",
     ),
-    "unrolled with a stopping test": (
+    "unroll with a stopping test": (
         lambda: minimize(
             valley, jnp.ones(2), gradient_descent(0.1), max_steps=1, differentiate="unroll", stop=Stop(cost=0.1)
         ),
@@ -208,7 +208,7 @@ def test_arguments_of_wrong_types_or_out_of_range_are_refused(name, i):
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("result", ["x", None, np.array([None]), np.ma.ones(()), 10**30], ids=repr)
-def test_a_cost_that_returns_no_number_of_jax_is_refused(result):
+def test_a_cost_that_returns_no_jax_scalar_is_refused(result):
     with pytest.raises(ShapeError, match="the cost must return one real scalar, got"):
         minimize(lambda v: result, jnp.ones(2), gradient_descent(0.1), max_steps=1)
 

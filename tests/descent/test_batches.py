@@ -1,4 +1,4 @@
-"""Runs with batches agree with hand-written loops, continue bit for bit, and reach the minimum on average."""
+"""Runs on mini-batches agree with hand-written loops, continue bit for bit, and reach the minimum on average."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def regression(w, batch, scale=1.0):
 
 @pytest.mark.parametrize("case", often([(name, wide) for name in RULES for wide in (False, True)], QUICK), ids=str)
 def test_a_run_agrees_with_a_hand_written_loop(case):
-    """13 updates with five batches, and the recorded costs, agree with the loop up to rounding."""
+    """The path and the costs of 13 updates on five mini-batches agree with the loop up to rounding."""
     name, wide = case
     rule, by_hand = (make() for make in RULES[name])
     with jax.enable_x64(wide):
@@ -54,9 +54,9 @@ def test_a_run_agrees_with_a_hand_written_loop(case):
 
 
 def test_runs_with_random_keys_continue_bit_for_bit_and_under_vmap(x64):
-    """Two states, after 3 and 8 updates, continue under vmap as they do separately, up to rounding.
+    """Two states continue under vmap as they do without vmap, up to rounding.
 
-    The final cost and aux belong to the key that the next update would use.
+    The final cost and aux use the key of the next update.
     """
     keys = jax.random.split(jax.random.key(0), 5)
 
@@ -120,7 +120,7 @@ def test_mini_batches_by_index_reach_the_minimum_on_average():
 
 
 def test_new_batches_do_not_recompile_and_an_update_uses_one_batch():
-    """A Runge-Kutta step of C = (v − b)²/2 with dt = 1 multiplies v − b by 3/8, with one b for its four gradients."""
+    """For C = (v − b)²/2 and dt = 1, a Runge-Kutta step with a constant b multiplies v − b by 3/8."""
     cost, rule = lambda v, b: (v - b) ** 2 / 2, gradient_flow(1.0)
     for first, second in ((1.0, 5.0), (-2.0, 3.0)):
         size = _advance._cache_size()
@@ -133,9 +133,9 @@ def test_new_batches_do_not_recompile_and_an_update_uses_one_batch():
 
 
 def ending(a, differentiate="implicit"):
-    """Return the aux a·b·v after two updates of C = (v − a·b)², with b = 1, then 2.
+    """Minimize C = (v − a·b)² with b = 1, then b = 2, and return the aux a·b·v.
 
-    Then v = 0.64 + 0.56a. The aux uses the b of the next update, which is 1.
+    The two updates give v = 0.64 + 0.56a. The aux uses the b of a third update, which is 1.
     """
     options = {"batches": jnp.array([1.0, 2.0]), "max_steps": 2, "differentiate": differentiate, "record": None}
     return minimize(lambda v, b: ((v - a * b) ** 2, a * b * v), 1.0, gradient_descent(0.1), has_aux=True, **options).aux
@@ -163,10 +163,10 @@ BAD = {
     "text": ({"batches": ("x",)}, DtypeError, r"batches must hold .* got str at batches\[0\]"),
     "backtracking": ({"rule": backtracking()}, RangeError, "backtracking.* searches with C"),
     "newton": ({"rule": newton()}, RangeError, "newton.* searches with C"),
-    "wolfe in optax": ({"rule": optax.chain(wolfe())}, RangeError, "optax transformation searches with C"),
+    "wolfe in optax.chain": ({"rule": optax.chain(wolfe())}, RangeError, "optax transformation searches with C"),
     "optax.lbfgs": ({"rule": optax.lbfgs()}, RangeError, "optax transformation searches with C"),
     "Stop()": ({"stop": Stop()}, RangeError, "stop must not set stalled: .*\nPass stop=None"),
-    "tests of the cost and the gradient": (
+    "stop with tests of cost and gradient": (
         {"stop": Stop(gradient_atol=1.0, cost=1.0, decrease_rtol=0.1, stalled=False)},
         RangeError,
         "stop must not set gradient_atol, cost, decrease_rtol:",

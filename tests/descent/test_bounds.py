@@ -26,17 +26,16 @@ from jaxgd.errors import DtypeError, RangeError, ShapeError
 INF = np.inf
 EYE = np.eye(3)
 CORNER = [1.0, 2.0, 3.0]
-# In the case "kink", the path along −∇C bends at the bound v₁ = 1. In units of its size at the start, the slope of C
-# along the path is −1 at the start, −1.05 before the bend and 0.95 after it.
+# In the case "kink", the path along −∇C bends at the bound v₁ = 1. C falls before the bend and rises after it.
 KINK = np.diag([-3, 2.9, 1])
 BENT = [[-1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]
 # Each row: H and b of C = ½vᵀHv − bᵀv, the lower and upper bounds, the start, the expected end or None, and the reason
 # for the stop.
 DEGENERATE = {
-    "all lower = upper": (-EYE, [-1, -2, -3], CORNER, CORNER, [9, 9, 9], CORNER, "GRADIENT"),
-    "one lower = upper": (EYE + 1, [0, 0, 0], [2, -9, -9], [2, 9, 9], [9, 9, 9], [2, -2 / 3, -2 / 3], "GRADIENT"),
+    "v fixed by bounds": (-EYE, [-1, -2, -3], CORNER, CORNER, [9, 9, 9], CORNER, "GRADIENT"),
+    "v₁ fixed": (EYE + 1, [0, 0, 0], [2, -9, -9], [2, 9, 9], [9, 9, 9], [2, -2 / 3, -2 / 3], "GRADIENT"),
     "gradient 0 on bounds": (EYE + 1, CORNER, [-0.5, -INF, -9], [9, 0.5, 9], [9, 9, 9], [-0.5, 0.5, 1.5], "GRADIENT"),
-    "end not on start's bounds": (EYE, [0.5, -1, 1], [0, -4, 0], [3, 0, 1], [9, 9, -9], [0.5, -1, 1], "GRADIENT"),
+    "start on bounds, end off": (EYE, [0.5, -1, 1], [0, -4, 0], [3, 0, 1], [9, 9, -9], [0.5, -1, 1], "GRADIENT"),
     "start at the minimum": (EYE, [-1, -1, -1], [0, 0, 0], [1, 1, 1], [0, 0, 0], [0, 0, 0], "GRADIENT"),
     "infinite bounds": (EYE + 1, CORNER, [-INF] * 3, [INF] * 3, [9, 9, 9], [-0.5, 0.5, 1.5], "GRADIENT"),
     "saddle": (np.diag([-1, 1, 1]), [0, 0, 0], [-1, 0, 0], [1, 1, 1], [0, 0, 0], [0, 0, 0], "ZERO_GRADIENT"),
@@ -48,10 +47,9 @@ DEGENERATE = {
 
 
 def random_cases(count, n, hard):
-    """Yield random rows in the format of DEGENERATE, with C = ½‖av − b‖² for a random `a`. SciPy finds the ends.
+    """Yield random rows in the format of DEGENERATE, with C = ½‖av − b‖² for a random `a`. SciPy finds the minima.
 
-    If hard, the columns of every second `a` have scales from 1 to 20. H = aᵀa of these rows has condition numbers from
-    85 to 13,000.
+    If hard, every second `a` has columns of different scales, and H = aᵀa has condition numbers from 85 to 13,000.
     """
     rng = np.random.default_rng(0)
     for k in range(count):
@@ -120,15 +118,14 @@ def test_quadratics_end_at_the_minimum_in_the_box(name, dtype):
             if i >= len(DEGENERATE) and dtype is jnp.float64:
                 expected = [np.abs(want - low) < 1e-9, np.abs(want - high) < 1e-9]
                 np.testing.assert_array_equal([got == low, got == high], expected, err_msg=case)
-    # The line search of optax does not know the bounds. Depending on rounding, up to two of the 200 random rows end as
-    # DIVERGING with it.
+    # optax's line search does not know the bounds, so up to two of the 200 random rows diverge.
     assert given_up <= 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cost", [rosenbrock, beale, freudenstein_roth, powell_singular], ids=lambda c: c.__name__)
 def test_classical_costs_agree_with_scipy(cost, x64):
-    """The bounds exclude the minimum without bounds, as in Conn, Gould and Toint, Math. Comput. 50 (1988) 399–430."""
+    """The bounds exclude the unconstrained minimum, as in Conn, Gould and Toint, Math. Comput. 50 (1988) 399–430."""
     start = np.array(COSTS[cost][0])
     value_and_grad = jax.jit(jax.value_and_grad(cost))
 
@@ -178,7 +175,7 @@ def test_each_step_is_projected_and_recorded_and_a_run_continues_from_a_state(x6
 
 @pytest.mark.slow
 def test_implicit_derivatives_hold_the_variables_on_bounds(x64):
-    """C = ½(v − a)ᵀH(v − a) with v₁ on its bound b: v₂ = a₂ − H₂₁(b − a₁)/H₂₂."""
+    """If v₁ is on its bound b, C = ½(v − a)ᵀH(v − a) has its minimum at v₂ = a₂ − H₂₁(b − a₁)/H₂₂."""
     h = jnp.array([[2.0, 1.0], [1.0, 3.0]])
 
     def end(a, low, stop="auto"):
@@ -190,14 +187,14 @@ def test_implicit_derivatives_hold_the_variables_on_bounds(x64):
 
     low, a = jnp.array([0.5, -9.0]), jnp.array([-1.0, 2.0])
     by_a, by_low = jax.jit(jax.jacrev(end, (0, 1)))(a, low)
-    # C = ½(H₁₁ − H₁₂²/H₂₂)(b − a₁)²
+    # The minimal C is ½(H₁₁ − H₁₂²/H₂₂)(b − a₁)².
     slope = (2 - 1 / 3) * 1.5
     np.testing.assert_allclose(by_a, [[0, 0], [1 / 3, 1], [-slope, 0]], atol=1e-9)
     np.testing.assert_allclose(by_low, [[1, 0], [-1 / 3, 0], [slope, 0]], atol=1e-9)
 
 
 def test_unrolled_derivatives_pass_through_the_projection(x64):
-    """v₁ reaches its bound and stays there, so its derivative is 0. v₂ reaches no bound: its derivative is 0.8³."""
+    """v₁ reaches its bound and stays there, so its derivative is 0. v₂ reaches no bound, so its derivative is 0.8³."""
 
     def end(v0):
         return minimize(
@@ -209,13 +206,13 @@ def test_unrolled_derivatives_pass_through_the_projection(x64):
 
 
 BAD = {
-    "no pair": (3.0, DtypeError, "pair"),
+    "a number": (3.0, DtypeError, "pair"),
     "three bounds": ((0.0, 1.0, 2.0), DtypeError, "pair"),
     "lower above upper": ((1.0, 0.0), RangeError, "lower ≤ upper"),
     "NaN": ((jnp.array([0.0, jnp.nan]), None), RangeError, "NaN"),
     "lower is ∞": ((jnp.inf, None), RangeError, "below ∞"),
-    "another structure": (({"a": jnp.zeros(2)}, None), ShapeError, "lower has another structure"),
-    "another shape": ((None, jnp.zeros(3)), ShapeError, r"upper has shape \(3,\)"),
+    "lower of another structure": (({"a": jnp.zeros(2)}, None), ShapeError, "lower has another structure"),
+    "upper of another shape": ((None, jnp.zeros(3)), ShapeError, r"upper has shape \(3,\)"),
     "complex": ((jnp.zeros(2, complex), None), DtypeError, "lower is complex"),
     "text": (("a", None), DtypeError, "lower is str"),
 }

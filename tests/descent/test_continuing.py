@@ -49,7 +49,7 @@ QUICK = ("adam",)
 @pytest.mark.parametrize("wide", often([False, True], [False]), ids=["float32", "float64"])
 @pytest.mark.parametrize("name", often(RULES, QUICK))
 def test_a_continued_run_equals_one_run_bit_for_bit(name, wide, tmp_path):
-    """7 updates, a saved state and 12 updates equal 19 updates, and so do 19 updates with a callback after every 4."""
+    """7 updates, a saved state and 12 more equal 19 updates. A callback after every 4 updates changes nothing."""
     with jax.enable_x64(wide):
         continued(RULES[name](), tmp_path / "run.state")
 
@@ -79,9 +79,9 @@ def apart(v, a, b):
 
 @pytest.mark.parametrize("name", often([*RULES], ["backtracking"]))
 def test_a_state_continues_with_other_args(name, x64):
-    """The first run seeks v = 1, the second v = 5.
+    """The minimum moves from v = 1 to v = 5.
 
-    For a rule that searches, the second C has the factor 10⁷ or 10⁻⁷.
+    For rules with a line search, the second run also scales C by 10⁷ or 10⁻⁷.
     """
     rule = {"gradient descent": lambda: gradient_descent(0.1), "heavy ball": lambda: heavy_ball(0.1, 0.5)}
     rule = rule.get(name, RULES[name])()
@@ -97,7 +97,7 @@ def test_a_state_continues_with_other_args(name, x64):
 
 
 def test_states_carry_the_velocity_through_mini_batches(x64):
-    """One update per mini-batch equals Δv = μ Δv′ − η∇C, with Δv′ the previous step and C the mini-batch's cost."""
+    """Each update is Δv = μ Δv′ − η∇C, with the previous step Δv′ and the cost C of its mini-batch."""
     rule, targets = heavy_ball(0.05, 0.5), [1.0, -3.0, 5.0, 0.0]
     state, v, velocity = None, np.zeros(2), np.zeros(2)
     for target in targets:
@@ -110,7 +110,7 @@ def test_states_carry_the_velocity_through_mini_batches(x64):
         np.testing.assert_allclose(solution.gradient, 2 * (v - target), rtol=1e-12)
 
 
-def test_a_run_in_place_keeps_the_callers_v0(monkeypatch):
+def test_a_run_that_updates_v_in_place_keeps_the_callers_v0(monkeypatch):
     """A run with at least WIDE variables updates v in place. best_v is v, because nothing is recorded."""
     v0, rule = jnp.array([-1.2, 1.0], jnp.float32), gradient_descent(1e-3)
     want = minimize(rosenbrock, v0, rule, max_steps=9, record=None)
@@ -184,7 +184,7 @@ def until(k, state=None):
 )
 @pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
 def test_an_interrupted_run_keeps_its_state(end, error, wide):
-    """The exception keeps its class. Its `state` and a run from it equal an uninterrupted run bit for bit."""
+    """The exception keeps its class. Its `state`, and a run that continues from it, equal an uninterrupted run."""
 
     def callback(solution):
         if solution.steps >= 10:
@@ -198,7 +198,7 @@ def test_an_interrupted_run_keeps_its_state(end, error, wide):
 
     with jax.enable_x64(wide):
         until(1)  # compile
-        # JAX registers a callback of the garbage collector. Python ignores a KeyboardInterrupt in such a callback.
+        # JAX registers a callback of the garbage collector, which would swallow a KeyboardInterrupt.
         gc.disable()
         try:
             with pytest.raises(error) as caught:
@@ -212,11 +212,8 @@ def test_an_interrupted_run_keeps_its_state(end, error, wide):
         jax.tree.map(np.testing.assert_array_equal, until(7, state), until(k + 7))
 
 
-def test_a_chunk_that_fails_leaves_the_state_before_it():
-    """The cost calls a host function that raises at v = 0.5, in the third update or at the start.
-
-    If it raises at the start, `state` is None.
-    """
+def test_an_exception_in_a_chunk_carries_the_state_before_the_chunk():
+    """The cost raises at v = 0.5, in the third update or at the start. At the start, `state` is None."""
 
     def check(v):
         if v == 0.5:

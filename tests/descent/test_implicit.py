@@ -1,4 +1,4 @@
-"""Implicit and unrolled derivatives of a solution equal the closed form. Implicit ones are NaN without a minimum."""
+"""Implicit and unrolled derivatives equal the closed form. Implicit ones are NaN if a run ends at no minimum."""
 
 import jax
 import jax.numpy as jnp
@@ -107,7 +107,7 @@ ENDS = {
     "out of steps": ({"max_steps": 5}, False),
     "5 updates without tests": ({"max_steps": 5, "stop": None}, False),
     "2,000 updates without tests": ({"stop": None}, True),
-    "target": ({"stop": Stop(cost=12.0)}, False),
+    "cost target reached": ({"stop": Stop(cost=12.0)}, False),
     "large tolerance": ({"stop": Stop(gradient_atol=10.0)}, False),
     "stalled": ({"stop": Stop()}, True),
 }
@@ -128,7 +128,7 @@ def test_the_derivative_is_nan_unless_the_descent_ends_at_a_minimum(name, x64):
 def test_check_gradients_confirms_implicit_derivatives(x64):
     """Check v of the solution as a function of the args.
 
-    Conjugate gradients solve for the derivatives to a relative residual of 10 eps, far below rtol.
+    The derivatives have a relative residual of 10 eps, far below rtol.
     """
 
     def first(weight, y):

@@ -1,4 +1,4 @@
-"""The loop keeps C and ∇C consistent with v. Planned steps of 0 are no stall, and bad input is refused."""
+"""C and ∇C of a solution belong to its v. Planned steps of 0 are no stall. Bad input is refused."""
 
 import jax
 import jax.numpy as jnp
@@ -14,19 +14,19 @@ from jaxgd.errors import RangeError, ShapeError
 START = np.array([-1.2, 1.0])
 
 OPTIMIZERS = {
-    "clipped line search": lambda: optax.chain(optax.lbfgs(), optax.clip(0.1)),
-    "halved line search": lambda: optax.chain(wolfe(), optax.scale(0.5)),
+    "clipped lbfgs": lambda: optax.chain(optax.lbfgs(), optax.clip(0.1)),
+    "halved wolfe": lambda: optax.chain(wolfe(), optax.scale(0.5)),
     "line search without a cached gradient": lambda: optax.chain(
         optax.sgd(1.0), optax.scale_by_backtracking_linesearch(15)
     ),
-    "accumulated line searches": lambda: optax.MultiSteps(optax.lbfgs(), 2),
-    "accumulated backtracking": lambda: optax.MultiSteps(backtracking(), 2),
+    "MultiSteps of lbfgs": lambda: optax.MultiSteps(optax.lbfgs(), 2),
+    "MultiSteps of backtracking": lambda: optax.MultiSteps(backtracking(), 2),
     "adam": lambda: optax.adam(1e-2),
     "noise": lambda: optax.chain(optax.add_noise(1e-3, 0.5, 0), optax.sgd(1e-3)),
 }
 
 
-@pytest.mark.parametrize("name", often(OPTIMIZERS, ["clipped line search", "accumulated backtracking", "noise"]))
+@pytest.mark.parametrize("name", often(OPTIMIZERS, ["clipped lbfgs", "MultiSteps of backtracking", "noise"]))
 def test_cost_and_gradient_belong_to_v(name, x64):
     """The C and ∇C that an optimizer caches may belong to another point."""
     s = minimize(rosenbrock, START, OPTIMIZERS[name](), max_steps=12, stop=None, record=Record(v=True))
@@ -39,7 +39,7 @@ def test_cost_and_gradient_belong_to_v(name, x64):
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__)
 def test_low_precision_v_is_rounded_before_the_cost_is_evaluated(dtype):
-    """Within one program, XLA may keep more digits than the dtype has. C and ∇C would then belong to another point."""
+    """XLA may keep more digits of v than its dtype has. C and ∇C would then belong to another point."""
 
     def cost(v):
         a, b = v["a"], v["b"].astype(jnp.float32)
@@ -56,7 +56,7 @@ def test_low_precision_v_is_rounded_before_the_cost_is_evaluated(dtype):
     gradient_descent(optax.linear_schedule(0.0, 1e-3, 10, transition_begin=40)),
     optax.sgd(optax.linear_schedule(0.0, 1e-3, 10, transition_begin=40)),
     optax.MultiSteps(optax.sgd(1e-3), 32),
-], ids=["schedule", "optax schedule", "accumulated"])  # fmt: skip
+], ids=["schedule", "optax schedule", "MultiSteps"])  # fmt: skip
 def test_planned_steps_of_zero_do_not_count_as_stalled(rule):
     s = minimize(rosenbrock, START, rule, max_steps=200, record=None)
     assert s.outcome.reason.name == "MAX_STEPS"
@@ -73,7 +73,7 @@ def test_a_cost_equal_to_the_target_stops_the_run(target, x64):
     assert s.outcome.reason.name == "COST"
 
 
-# ∇C = 0 at the start: only a positive definite Hessian shows a minimum.
+# ∇C = 0 at the start. The outcome is GRADIENT only if the Hessian is positive definite.
 AT_ZERO = {
     "constant": (lambda v: jnp.asarray(7.0), "ZERO_GRADIENT"),
     "saddle": (lambda v: (v[0] * v[1] - 1) ** 2 + v[2] ** 2, "ZERO_GRADIENT"),

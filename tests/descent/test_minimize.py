@@ -25,7 +25,7 @@ START = (-1.2, 1.0)
 
 
 def spectrum(rng, n, least=1.0, most=50.0):
-    """Return a symmetric matrix with eigenvalues from `least` to `most`, only `least` for n = 1, and `most`."""
+    """Return a symmetric n×n matrix with eigenvalues from `least` to `most`, and return `most`."""
     q, _ = np.linalg.qr(rng.normal(size=(n, n)))
     values = np.sort(rng.uniform(least, most, n))
     values[-1], values[0] = most, least
@@ -37,7 +37,7 @@ def spectrum(rng, n, least=1.0, most=50.0):
 
 @given(eta=st.floats(0.01, 0.99), start=st.tuples(*[st.floats(-5, 5)] * 2))
 def test_the_valley_follows_the_closed_form(eta, start):
-    """v_k = (1 − 2η)ᵏ v₀. The relative rounding error of one of the 40 steps is at most 2 eps/|1 − 2η|."""
+    """v_k = (1 − 2η)ᵏ v₀. Each of the 40 steps has a relative rounding error of at most 2 eps/|1 − 2η|."""
     with jax.enable_x64(True):
         v0 = jnp.array(start)
         solution = minimize(valley, v0, gradient_descent(eta), max_steps=40, stop=None, record=Record(v=True))
@@ -49,7 +49,7 @@ def test_the_valley_follows_the_closed_form(eta, start):
 
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_a_quadratic_follows_the_closed_form(n, seed, x64):
-    """v_k = (I − ηA)ᵏ v₀ for a random A. The rounding of 30 steps of n products is at most 1e-13 ‖v₀‖."""
+    """v_k = (I − ηA)ᵏ v₀ for a random A. The rounding error of 30 steps is at most 1e-13 ‖v₀‖."""
     rng = np.random.default_rng(seed)
     a, most = spectrum(rng, n)
     v0, eta = rng.normal(size=n), 1.5 / most
@@ -74,7 +74,7 @@ FIGURES = {
 @pytest.mark.parametrize(("eta", "k"), FIGURES)
 def test_rosenbrock_reaches_the_reference_costs(eta, k, x64):
     solution = minimize(rosenbrock, jnp.array(START), gradient_descent(eta), max_steps=k, stop=None, record=None)
-    assert solution.cost == pytest.approx(FIGURES[eta, k], rel=5e-6)  # the figures have six digits
+    assert solution.cost == pytest.approx(FIGURES[eta, k], rel=5e-6)  # the values in FIGURES have six digits
     assert (solution.steps, solution.evaluations) == (k, k + 1)
 
 
@@ -87,7 +87,7 @@ def test_the_first_step_on_rosenbrock_is_exact(x64):
 @pytest.mark.parametrize("cost", often(COSTS, [powell_singular]), ids=lambda cost: cost.__name__)
 @pytest.mark.parametrize("rule", often([backtracking, wolfe, newton], [wolfe]), ids=lambda rule: rule.__name__)
 def test_each_rule_reaches_a_minimum_of_each_named_cost(cost, rule, x64):
-    """C is within 1e-8 of a minimum after at most 5,000 evaluations. Freudenstein and Roth's C has two minima."""
+    """The lowest C is within 1e-8 of C at a minimum, after at most 5,000 evaluations."""
     start, first, minima = COSTS[cost]
     v0 = jnp.array(start)
     assert cost(v0) == pytest.approx(first, rel=1e-12)
@@ -112,7 +112,7 @@ def test_both_minima_of_freudenstein_and_roth_are_found(x64):
 def test_a_batch_converges_below_the_edge_of_stability_and_diverges_above(seed, x64):
     """Half of the η are 1% below 2/λ_max, the others 1% above.
 
-    Every 97th batch element is compared with a single run, and all elements with a batch in another order.
+    Every 97th element equals a single run up to rounding. A batch in another order gives the same bits.
     """
     rng = np.random.default_rng(seed)
     many, n = 1000, 4
@@ -134,7 +134,7 @@ def test_a_batch_converges_below_the_edge_of_stability_and_diverges_above(seed, 
         assert (one.steps, one.outcome.code, one.evaluations) == tuple(
             x[i] for x in (batch.steps, batch.outcome.code, batch.evaluations)
         )
-        # Equal only to rounding, because XLA sums four numbers in another order in a batch.
+        # In a batch, XLA sums the four numbers in another order.
         np.testing.assert_allclose(one.v, batch.v[i], rtol=1e-12)
     order = rng.permutation(many)
     permuted = batched(np.asarray(v0)[order], np.asarray(eta)[order], a[order])
@@ -142,7 +142,7 @@ def test_a_batch_converges_below_the_edge_of_stability_and_diverges_above(seed, 
 
 
 def test_batch_elements_do_not_affect_each_other(x64):
-    """An element has the same bits in a reversed batch, and the same values within rounding with a recorded path."""
+    """Reversing the batch keeps the bits of each element. Recording the path changes values only by rounding."""
     etas = jnp.array([0.1, 0.9, -1.0, 1.2, jnp.nan, 0.4, 0.001])
 
     def run(eta, record=None):
@@ -161,7 +161,7 @@ def test_batch_elements_do_not_affect_each_other(x64):
 
 
 def test_at_returns_an_element_of_a_batch():
-    """A solution is a pytree. An index without `at` is refused, because it could mean a field or an element."""
+    """`batch[1]` is refused, because the index could mean a field or an element."""
     run = lambda v: minimize(valley, v, gradient_descent(0.25), max_steps=3, stop=None)  # noqa: E731
     batch = jax.jit(jax.vmap(run))(jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
     for i in (2, -1, (2,)):
@@ -186,13 +186,13 @@ def test_nested_batches_equal_single_runs(x64):
     assert both.tolist() == [[int(run(eta, x)) for x in starts] for eta in etas]
 
 
-# The cost's second result.
+# Aux.
 
 
 def test_aux_is_evaluated_once_for_each_solution(x64):
-    """The upper bound is 3. The callback gets a solution after 0, 2 and 4 updates, with the aux at its v.
+    """The callback gets solutions after 0, 2 and 4 updates, each with the aux at its v.
 
-    The second run has another target in the cost's closure, and its aux holds that target.
+    The second run changes a value in the cost's closure, and its aux holds the new value.
     """
     calls, seen = [], []
 
@@ -226,7 +226,7 @@ def test_aux_is_evaluated_once_for_each_solution(x64):
 
 
 def test_aux_has_derivatives(x64):
-    """C = (v − a)²/2 + v²/2 has its minimum at v = a/2. There aux = av is a²/2, with the derivative a."""
+    """C = (v − a)²/2 + v²/2 has its minimum at v = a/2, where aux = av equals a²/2 and has the derivative a."""
 
     def found(a):
         cost = lambda v, a: ((v - a) ** 2 / 2 + v**2 / 2, a * v)  # noqa: E731
@@ -253,7 +253,7 @@ def test_other_values_of_the_same_shapes_do_not_recompile():
     run(0.1, jnp.ones(3), jnp.ones(3), 1e-3)
     first = len(traces)
     run(0.1, jnp.ones(3), jnp.ones(3), 1e-3)
-    # Each call evaluates the cost abstractly, for its shapes and closed-over values, even if it compiles nothing.
+    # Even without a compilation, each call traces the cost for its shapes and closed-over values.
     each = len(traces) - first
     before = len(traces)
     run(0.2, 2 * jnp.ones(3), jnp.zeros(3), 1e-2)

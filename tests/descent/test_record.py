@@ -1,4 +1,4 @@
-"""A trajectory holds the values at the recorded steps: entry 0 is the start, and by default the length has a limit."""
+"""A trajectory holds the values at the recorded steps, from the start on. By default its length is limited."""
 
 import jax
 import jax.numpy as jnp
@@ -44,9 +44,9 @@ def test_entries_equal_those_of_a_python_loop(every, x64):
 
 @pytest.mark.parametrize("n", often([1024, 1025, 123_456], [1025]))
 def test_the_length_is_bounded_and_short_runs_are_complete(n, x64):
-    """A run of more than 1,024 updates drops every second entry whenever the record is full.
+    """A record drops every second entry whenever it is full.
 
-    The entries that stay equal those of a run with their distance as `every`.
+    The remaining entries equal those of a run with `every` set to their spacing.
     """
     rule = gradient_descent(1e-4)
     solution = minimize(rosenbrock, START, rule, max_steps=n, stop=None, record=Record(v=True))
@@ -101,7 +101,7 @@ def test_sharpness_below_the_edge_of_stability_has_no_crossing(x64):
 
 
 def test_a_start_above_the_edge_of_stability_is_reported(x64):
-    """For C = eᵛ from v = 3.5, λ_max = e³·⁵ = 33 is above 2/η = 20 at step 0 and below 20 at the end."""
+    """For C = eᵛ, λ_max = eᵛ. It is 33 at the start v = 3.5, above 2/η = 20, and below 20 at the end."""
     path = minimize(
         lambda v: jnp.sum(jnp.exp(v)),
         jnp.array([3.5]),
@@ -118,16 +118,16 @@ def test_a_start_above_the_edge_of_stability_is_reported(x64):
 # Each row: λ_max at steps 10, 20 and 30, and the expected `crossed` and `started_above`.
 CROSSINGS = {
     "always below": ([1, 1, 1], -1, False),
-    "upward": ([1, 3, 1], 20, False),
-    "started above": ([3, 1, 1], -1, True),
-    "started above and upward again": ([3, 1, 3], 30, True),
-    "NaN, then above": ([1, np.nan, 3], 30, False),
-    "NaN at first": ([np.nan, 3, 1], -1, False),
+    "below, above, below": ([1, 3, 1], 20, False),
+    "above, below": ([3, 1, 1], -1, True),
+    "above, below, above": ([3, 1, 3], 30, True),
+    "below, NaN, above": ([1, np.nan, 3], 30, False),
+    "NaN, above, below": ([np.nan, 3, 1], -1, False),
 }
 
 
 def test_a_crossing_is_from_below_to_above():
-    """The threshold 2/η is 2 in all cases, which form one batch."""
+    """The threshold 2/η is 2. All cases form one batch."""
     sharpness = np.array([values for values, _, _ in CROSSINGS.values()], np.float32)
     nothing = np.zeros_like(sharpness)
     steps = np.tile([10, 20, 30], (len(sharpness), 1))

@@ -19,7 +19,7 @@ A = np.diag([1.0, 3.0])
 
 
 def ended(descent, most, state, *args):
-    """Continue a state until the descent is done or its step is `most`. Return the state and the outcome."""
+    """Make steps from a state until the descent is done or at step `most`. Return the state and the outcome."""
     going = lambda s: ~descent.done(s, *args) & (s.step < most)  # noqa: E731
     end = lax.while_loop(going, lambda s: descent.step(s, *args), state)
     return end, descent.outcome(end, *args)
@@ -29,7 +29,7 @@ def above(v, a):
     return quadratic(v - 3, a) + 1
 
 
-# The cost, the rule and the stop. The first word of a name is the expected reason.
+# The cost, the rule and the stop. The first word of a case's name is the expected reason.
 CASES = {
     "GRADIENT": (quadratic, lambda: heavy_ball(0.2, 0.3), "auto"),
     "GRADIENT by newton": (quadratic, newton, "auto"),
@@ -49,7 +49,7 @@ CASES = {
 @pytest.mark.parametrize("wide", often([False, True], [False]), ids=["float32", "float64"])
 @pytest.mark.parametrize("name", often(CASES, ["GRADIENT", "STALLED"]))
 def test_a_loop_over_steps_ends_as_minimize_does(name, wide):
-    """The loop and `minimize` end with the same bits. Each also continues from a state that the other has reached."""
+    """The loop and `minimize` end with the same bits, and can continue each other's states."""
     cost, rule, stop = CASES[name]
     rule, most = rule(), 300
     with jax.enable_x64(wide):
@@ -81,7 +81,7 @@ def test_a_loop_over_steps_ends_as_minimize_does(name, wide):
 
 @pytest.mark.slow
 def test_steps_under_vmap_keep_batch_elements_that_are_done():
-    """Each batch element ends by its own tests. A scan over more steps gives the same states as a loop.
+    """Steps do not change a batch element that is done, so a scan gives the same states as a loop.
 
     The cost closes over a traced number.
     """
@@ -98,13 +98,13 @@ def test_steps_under_vmap_keep_batch_elements_that_are_done():
     looped, scanned, outcome = both(starts, jnp.array([1.0, 1.0, 1.0, 2.0]))
     jax.tree.map(np.testing.assert_array_equal, looped, scanned)
     assert [Reason(code).name for code in outcome.code] == ["GRADIENT", "GRADIENT", "START_NOT_FINITE", "RUNNING"]
-    # A step multiplies v by 0.2, or by −0.6 at scale 2. ∇C must fall to 6e-6 of its norm at the start.
+    # A step multiplies v by 0.2, and by −0.6 in the last element, so that 20 steps are too few for it.
     assert looped.step.tolist() == [8, 0, 0, 20]
     np.testing.assert_allclose(looped.v[3], (-0.6) ** 20 * starts[3], rtol=1e-5)
 
 
 def test_each_step_may_have_its_own_mini_batch():
-    """The steps equal a hand-written heavy ball. A step moves along the gradient at the previous args."""
+    """The steps equal a hand-written heavy ball. Each step uses the gradient of the previous mini-batch."""
     descent, targets = Descent(lambda v, b: jnp.sum((v - b) ** 2), heavy_ball(0.05, 0.5), None), [1.0, -3.0, 5.0, 0.0]
     state, v, velocity = descent.init(jnp.zeros(2), targets[0]), np.zeros(2), np.zeros(2)
     for before, target in itertools.pairwise(targets):
@@ -126,16 +126,16 @@ def test_a_step_keeps_the_types_of_its_state():
 
 
 BAD = {
-    "cost": (lambda: Descent(3.0, wolfe()), DtypeError, "cost must be a function"),
-    "rule": (lambda: Descent(valley, wolfe), DtypeError, "rule must be"),
-    "stop": (lambda: Descent(valley, wolfe(), "never"), DtypeError, "stop must be"),
+    "cost is a number": (lambda: Descent(3.0, wolfe()), DtypeError, "cost must be a function"),
+    "rule is a function": (lambda: Descent(valley, wolfe), DtypeError, "rule must be"),
+    "stop is text": (lambda: Descent(valley, wolfe(), "never"), DtypeError, "stop must be"),
     "NaN in stop": (lambda: Descent(valley, wolfe(), Stop(cost=jnp.nan)).init(jnp.ones(2)), RangeError, "stop.cost"),
-    "v0": (lambda: Descent(valley, wolfe()).init("x"), DtypeError, "v0 must be"),
-    "args": (lambda: Descent(quadratic, wolfe()).init(jnp.ones(2), "x"), DtypeError, "args must hold"),
+    "v0 is text": (lambda: Descent(valley, wolfe()).init("x"), DtypeError, "v0 must be"),
+    "args hold text": (lambda: Descent(quadratic, wolfe()).init(jnp.ones(2), "x"), DtypeError, "args must hold"),
     "cost of two numbers": (lambda: Descent(jnp.square, wolfe()).init(jnp.ones(2)), ShapeError, "one real scalar"),
-    "state": (lambda: Descent(valley, wolfe()).step(jnp.ones(2)), DtypeError, "state must be"),
-    "batch": (lambda: Descent(valley, RULE).step(batch()), ShapeError, r"a batch of shape \(2,\)"),
-    "another rule": (lambda: Descent(valley, wolfe()).done(state()), RangeError, "another rule made it"),
+    "state is an array": (lambda: Descent(valley, wolfe()).step(jnp.ones(2)), DtypeError, "state must be"),
+    "state of a batch": (lambda: Descent(valley, RULE).step(batch()), ShapeError, r"a batch of shape \(2,\)"),
+    "state of another rule": (lambda: Descent(valley, wolfe()).done(state()), RangeError, "another rule made it"),
 }
 RULE = gradient_descent(0.1)
 

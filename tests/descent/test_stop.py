@@ -1,4 +1,4 @@
-"""Each stopping test ends a run at the first step that meets its formula, and a disabled test does not end a run."""
+"""Each stopping test ends a run at the first step that meets its formula. A disabled test ends no run."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def test_gradient_test_stops_at_the_first_small_gradient(x64):
 def counting(cost):
     """Return the cost, and a list that grows by one at each evaluation of C.
 
-    The compiler removes an evaluation whose value is unused, so it does not count.
+    The list does not count evaluations that the compiler removes because their value is unused.
     """
     calls = []
 
@@ -51,8 +51,8 @@ def counting(cost):
     return counted, calls
 
 
-# The stop, the record, and the number of evaluations of C; None means one per update and one at the start. With a
-# gradient test alone, C is evaluated 3 times: at the start, after the first update and at the end.
+# Each row: the stop, the record and the number of evaluations of C. None means one at the start and one per update.
+# With a gradient test alone, C is evaluated at the start, after the first update and at the end.
 EVALUATED = {
     "gradient": (Stop(gradient_rtol=1e-4, **QUIET), None, 3),
     "diverging": (Stop(gradient_rtol=1e-4, stalled=False), None, None),
@@ -94,7 +94,7 @@ def test_a_gradient_test_alone_detects_values_that_are_not_finite(x64):
 
 
 @pytest.mark.slow
-def test_a_gradient_test_without_cost_gives_the_same_outcomes_in_a_batch(x64):
+def test_a_gradient_test_in_a_batch_gives_the_same_outcomes_with_and_without_a_record(x64):
     starts = jnp.asarray(np.random.default_rng(0).normal(size=(20, 2)))
     etas = jnp.linspace(1e-4, 1e-3, 20)
 
@@ -162,7 +162,7 @@ def test_a_huge_but_falling_cost_does_not_diverge(x64):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda d: d.__name__)
 def test_steps_below_rounding_are_stalled(dtype):
-    """v stays, or alternates between neighboring floats, so the run stalls unless the rounded gradient is 0."""
+    """v stays or alternates between neighboring floats. The run stalls, or the rounded gradient is 0."""
     v0 = jnp.asarray([1.5, -0.3, 2.2], dtype)
 
     def cost(v):
@@ -224,7 +224,7 @@ def zakharov(v):
 
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
 def test_a_small_gradient_far_from_a_minimum_does_not_stop_the_descent(dtype):
-    """For the start of size 10⁴, eps^¾ · ‖∇C(v₀)‖ is large. Each batch element ends as a single run does."""
+    """The far start has a large tolerance eps^¾ · ‖∇C(v₀)‖. Each batch element ends as a single run does."""
     with jax.enable_x64(dtype is jnp.float64):
         starts = jnp.array([[0.6, 0.7, 1.0], [600.0, 700.0, 1e4], [60.0, 70.0, 1e3]], dtype)
         run = lambda v: minimize(zakharov, v, backtracking(), max_steps=500, record=Record(every=5))  # noqa: E731
@@ -268,12 +268,12 @@ def test_a_steep_variable_does_not_hide_a_flat_one(cost):
 
     assert run(1.0, "auto").outcome.reason.name == "MAX_STEPS"
     assert run(3.0, "auto").outcome.ok
-    assert run(1.0, Stop(gradient_atol=10.0)).outcome.ok  # A tolerance that the caller sets needs no check.
+    assert run(1.0, Stop(gradient_atol=10.0)).outcome.ok  # The caller's tolerance alone decides.
 
 
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
 def test_a_saddle_that_a_symmetry_hides_is_not_ok(dtype):
-    """C falls along (1, −1). If v[0] = v[1], ∇C and its Krylov space are multiples of (1, 1) and do not show this."""
+    """C falls along (1, −1). If v[0] = v[1], ∇C and its Krylov space are multiples of (1, 1) and miss it."""
 
     def cost(v):
         return (v[0] + v[1] - 2) ** 2 - 0.1 * (v[0] - v[1]) ** 2 + (v[0] - v[1]) ** 4

@@ -1,6 +1,6 @@
-"""Fixtures of the GPU tests. Without a GPU, the tests run on the CPU.
+"""Fixtures of the GPU tests.
 
-An emulation then runs the kernel. If the emulation is missing, the tests that need the kernel are skipped.
+Without a GPU, an emulation runs the kernel on the CPU. Without the emulation, tests that need the kernel are skipped.
 """
 
 import functools
@@ -29,14 +29,14 @@ def kernel_runs(on_gpu):
 
 @pytest.fixture
 def cuda(on_gpu, kernel_runs, monkeypatch):
-    """Let the backend "cuda" run, through the emulation if there is no GPU."""
+    """Let the backend "cuda" run. Without a GPU, the emulation runs it."""
     if not on_gpu:
         emulation.emulate_backend(monkeypatch)
 
 
 @pytest.fixture
 def require(request):
-    """Return a function that requires a figure to be within its limits. `pytest -m gpu` lists all figures."""
+    """Return a function that requires a value to be within limits. `pytest -m gpu` lists all these values."""
 
     def check(name, value, most, least=0.0):
         value, limits = float(value), f"{least:.3g} to {most:.3g}"

@@ -28,7 +28,7 @@ def _every_program_is_kept():
 
 
 def rounded(x):
-    """Return x with the last 13 bits of each float32 set to 0, as in TF32; the same for tangents and cotangents."""
+    """Set the last 13 bits of each float32 to 0, as TF32 does, also in tangents and cotangents."""
 
     def cut(_, x):
         if x.dtype != jnp.float32:

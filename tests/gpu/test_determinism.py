@@ -1,4 +1,4 @@
-"""Repeated runs of the kernel give the same bits, which do not depend on the other networks of the launch."""
+"""The kernel gives the same bits in every run. Other networks in the launch do not change them."""
 
 import functools
 
@@ -19,7 +19,7 @@ SHAPE = Shape(64, 20, 10, 10, parts=2)
 
 @functools.cache
 def few():
-    """Return 203 images, so that the last of the mini-batches of 10 is short."""
+    """Return 203 images and labels: 20 mini-batches of 10, and one of 3."""
     images, labels = load_dataset("digits").train
     return np.asarray(images[:203]).reshape(203, 64), np.asarray(labels[:203])
 
@@ -41,8 +41,8 @@ def one_epoch(network, x, y, order, eta):
 many_epochs = jax.jit(jax.vmap(one_epoch, in_axes=(0, None, None, 0, 0)))
 
 
-def test_each_network_has_the_same_bits_in_a_grid_of_any_size_and_alone(on_gpu):
-    """Each network takes one block. An H100 or H200 has 132 multiprocessors. More blocks share them or take turns."""
+def test_a_network_has_the_same_bits_alone_and_in_grids_of_any_size(on_gpu):
+    """Each network is one block. Some sizes exceed the 132 multiprocessors of an H100 or H200."""
     sizes = (1, 2, 66, 132, 133, 300) if on_gpu else (1, 2, 9)
     x, labels = few()
     y = np.int32(labels)

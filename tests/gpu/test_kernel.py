@@ -1,4 +1,4 @@
-"""The kernel equals float64 within its stated error, for the smallest to the largest shape, and equals XLA."""
+"""The kernel equals float64 within its stated error, from the smallest shape to the largest. It also equals XLA."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ MNIST = Shape(784, 30, 10, 10, parts=2)
 SMALL = Shape(27, 5, 3, 4, parts=2)
 # A shape with each size at the limit of the kernel.
 LARGEST = Shape(1024, 32, 16, 16, parts=2)
-# A shape with all sizes 1, and a shape whose second tiles of neurons and of examples are nearly empty.
+# A shape with all sizes 1, and a shape with nearly empty second tiles.
 ODD = (Shape(1, 1, 1, 1, parts=2), Shape(129, 17, 2, 9, parts=2))
 ETA = 3.0
 
@@ -38,7 +38,7 @@ def error(actual, exact, start):
 @pytest.mark.parametrize("steps", [1, 20])
 @pytest.mark.parametrize("shape", [MNIST, MNIST._replace(parts=1), LARGEST], ids=["mnist", "mnist tf32", "largest"])
 def test_steps_equal_float64_within_the_stated_error(launch, require, on_gpu, shape, steps):
-    """Bound the error relative to the distance moved. With parts=2, NumPy's float32 sets the bound."""
+    """Bound the error relative to the distance moved. With parts=2, also compare it with NumPy's error in float32."""
     etas = np.float32([ETA, ETA, ETA / 2, ETA / 2])
     networks, x, y, orders = drawn(shape, steps * shape.batch_size, True, len(etas), seed=steps)
     actual, finite = launch(shape, networks, x, y, orders, etas)
@@ -52,16 +52,15 @@ def test_steps_equal_float64_within_the_stated_error(launch, require, on_gpu, sh
         off.append(error(layers(actual, i), exact, start))
         own.append(error(single, exact, start))
     if shape.parts == 1:
-        # A factor of 11 bits is wrong by up to 2⁻¹⁰ if the tensor core drops its other bits. Two products in a row
-        # have three such factors: 3 × 2⁻¹⁰ = 3e-3. An error below 1e-5 would mean that no digits were dropped.
+        # A factor of 11 bits is wrong by up to 2⁻¹⁰ if the tensor core drops the other bits. Two products in a row
+        # have three such factors: 3 × 2⁻¹⁰ = 3e-3. An error below 1e-5 would mean that no bits were dropped.
         require("largest error", max(off), most=3e-3)
         require("least error", min(off), most=3e-3, least=1e-5)
     else:
-        # Factors of 22 bits are nearly as exact as the 24 bits of float32: the emulation stays below 1.5 times NumPy's
-        # error. A GPU may truncate sums, which gives 1.7 times in the emulation. On a GPU, exp and the reciprocal have
-        # 22 bits.
+        # Factors of 22 bits are nearly as exact as the 24 bits of float32. A GPU may have a larger error than the
+        # emulation, because it may truncate sums, and its exp and reciprocal have only 22 bits.
         require("mean error", np.mean(off), most=1e-4)
-        require("mean error / NumPy's in float32", np.mean(off) / np.mean(own), most=2.0 if on_gpu else 1.5)
+        require("mean error / NumPy's error in float32", np.mean(off) / np.mean(own), most=2.0 if on_gpu else 1.5)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +79,7 @@ def test_any_epoch_equals_the_books_loop(launch, shape, examples):
         for i in range(networks):
             want = by_book(layers(start, i), x, y, orders[i], np.float32(etas[i]), min(batch_size, n))
             want = tuple(Layer(np.float32(w), np.float32(b)) for w, b in want)
-            # Up to 50 steps. In each, every sum has a relative error of up to 2⁻²² (2.4e-7). The errors partly cancel.
+            # In each of up to 50 steps, a sum has a relative error of up to 2.4e-7. The errors partly cancel.
             assert_leaves_close(layers(actual, i), want, rtol=1e-5)
 
     require_book()
@@ -100,7 +99,7 @@ def test_invalid_values_give_a_result_that_is_not_finite(launch, fault):
     assert finite.tolist() == [0 if "label" in fault else 1, 0]
 
 
-# z, and σ(z)² σ(−z): the gradient of one saturated output with y = 0, in exact arithmetic.
+# Pairs of z and σ(z)² σ(−z), the exact gradient of one saturated output with y = 0.
 SATURATED = [(14, 8.31527e-7), (16, 1.12535e-7), (17, 4.13994e-8), (20, 2.06115e-9)]
 
 
@@ -110,8 +109,7 @@ def test_a_saturated_neuron_has_the_gradient_of_exact_arithmetic(launch, require
     networks[2][:], networks[3][:], y[:] = 0, z, 0
     eta = 0.25 / slope  # b changes by 0.25, and float32 rounds b by up to 1e-6
     actual, _ = launch(SMALL, networks, x, y, orders, [eta])
-    # A fast exp multiplies z by log₂e first: |z| log₂e 2⁻²⁴ = 2e-6. The rounding of b is up to 4e-6 of its change, and
-    # the reference has six digits.
+    # A fast exp rounds z log₂e, which gives a relative error of 2e-6. The rounding of b gives up to 4e-6.
     require("relative error", np.max(np.abs((z - actual[3]) / eta / slope - 1)), most=1e-5)
 
 
@@ -122,9 +120,9 @@ OBJECTIVE = xla.Objective(quadratic_cost, "highest")
 
 
 def epoch(name, batch_size, batched):
-    """Return the epoch by a backend as a compiled function of a network, examples, an order and η.
+    """Return a compiled function that trains a network for one epoch by a backend.
 
-    If batched, all but the examples have a leading axis of networks.
+    If batched, all arguments but the examples have a leading axis of networks.
     """
 
     def run(network, examples, order, eta):
@@ -163,7 +161,7 @@ def test_the_kernel_equals_xla(cuda):
         for i in range(networks):
             one = layers(start, i)
             want, _, _ = compiled("xla", batch_size, False)(one, examples, orders[i], etas[i])
-            # The kernel is within 1e-5 of float64 (see above), and both backends are usually much closer.
+            # The kernel is within 1e-5 of float64, as tested above. The difference from XLA is usually much smaller.
             assert_leaves_close(jax.tree.map(lambda v, i=i: v[i], actual), want, rtol=1e-5)
 
     require_equal()
