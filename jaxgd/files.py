@@ -78,7 +78,8 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
         # Read one byte more than stated, to detect a file that has grown, or one in /proc, whose stated size is 0.
         content = _read(handle, size + 1)
     if len(content) != size:
-        raise OSError(errno.EINVAL, f"it stated a size of {size:,} bytes and held {len(content):,} or more")
+        held = f"{len(content):,}{' or more' * (len(content) > size)}"
+        raise OSError(errno.EINVAL, f"it stated a size of {size:,} bytes and held {held}")
     return content
 
 

@@ -60,7 +60,7 @@ class Evaluate:
     """Data set to evaluate: a name, or a folder of IDX files. (default: the run's data set)"""
     data_dir: MaybePath = None
     """Folder to search for data sets and to download them to.
-    (default: the folder that the run used, if the data are the run's own, otherwise as for jaxgd train)"""
+    (default: for the data set of the run, the folder that the run used; otherwise as for jaxgd train)"""
     labels_from: MaybeInt = None
     """Label of the first class in the files of a folder: 1 for the letters of EMNIST.
     (default: the run's value if the data are the run's own, otherwise 0)"""
