@@ -1,8 +1,8 @@
 """Two gradient checkers on functions whose derivatives are known to be right, to be wrong, or not to exist.
 
 `jaxgd.check_gradients` is compared with `jax.test_util.check_grads`. Both run with their defaults, `check_grads` with
-order 1 and in reverse mode only. The first check of a function, with compilation, gives the cold time, and checks at
-further points give the time. At each point jaxgd runs first, so its cold time includes the compilation of operations
+order 1 and in reverse mode only. The first check of a function includes compilation and gives the cold time. Checks at
+further points give the time. jaxgd runs first at each point, so its cold time includes the compilation of operations
 that both checkers use.
 """
 
@@ -36,7 +36,7 @@ from jaxgd.typed import fori_loop, grad, jit
 Point = tuple[jaxgd.Network, Array, Array]
 
 ERROR = "error"
-# For each verdict, the quantity that counts it where another verdict is expected.
+# For each verdict, the quantity that counts the checks that should have given another verdict.
 UNEXPECTED = {RIGHT: "missed", IS_WRONG: "false alarms", CANNOT_TELL: "cannot tell", ERROR: "errors"}
 SEEDS = 5
 CORPUS: dict[str, tuple[Case, ...]] = {"correct": CORRECT, "wrong": WRONG, "kinks": KINKS}
@@ -143,7 +143,7 @@ def spoiled_function(name: str, draw: Draw, claimed: bool) -> Case:
 
 
 def functions_of(part: str, digits: Digits) -> tuple[Case, ...]:
-    """Return the functions of one part. A part that ends in "claimed" needs a checker that accepts a gradient."""
+    """Return the functions of one part. A part named "…-claimed" needs a checker that accepts a gradient."""
     random, trained = digits.draw(0), digits.draw(2_000)
     if part == "network-right":
         return (

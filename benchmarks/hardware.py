@@ -61,7 +61,7 @@ def stamp() -> dict[str, Any]:
 
 
 def stamp_without_jax() -> dict[str, Any]:
-    """Return `stamp` without isa and the peak rates, and without starting JAX, which would take memory of the GPU."""
+    """Return `stamp` without isa and the peak rates. Do not start JAX, because it would take memory of the GPU."""
     host = _processor_and_gpu()
     return {"host": {**host, "device": host.get("gpu", {}).get("name", "cpu")}, **_software()}
 

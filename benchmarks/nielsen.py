@@ -55,7 +55,7 @@ def measure(configuration: Configuration, options: Options) -> Iterator[Row]:
 
 
 def comparison(correct: Sequence[Sequence[int]], book: str, independent: Sequence[int] | None) -> dict[str, object]:
-    """Return the details of a row: the counts by epoch, their medians, and the counts to compare them with."""
+    """Return the details of a row: the counts by epoch, their medians, and the counts of the book."""
     medians = [f"{x:.0f}" for x in np.median(correct, axis=0)]
     short = medians if len(medians) < 7 else [*medians[:3], "…", *medians[-3:]]
     percentiles = dict(zip(("10th percentile", "median", "90th percentile"), independent or (), strict=False))

@@ -46,8 +46,8 @@ CAPTION = (
     "×: ratio to the baseline (no ×) in the same run."
 )
 GROWTH_CAPTION = (
-    "Median time, logarithmic axes. Each panel\nvaries one size. The book's network has the\n"
-    "other sizes: [784, 30, 10], 10,000 images,\nbatch size 10 (or the full batch)."
+    "Median time, logarithmic axes. Each panel\nvaries one size. The other sizes are the\n"
+    "book's: [784, 30, 10], 10,000 images,\nbatch size 10 (or the full batch)."
 )
 # Width in inches. A README shows the picture about 830 pixels wide, so fonts appear at their nominal size. With
 # DPI = 200, the file has two pixels for each pixel shown, in each direction.

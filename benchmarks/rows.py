@@ -53,7 +53,7 @@ QUANTITIES = {
     # Problems whose minimum a minimizer reaches, and problems on which it reports success without reaching a minimum.
     "reached": Quantity("higher", "none"),
     "false success": Quantity("lower", "none"),
-    # Attacks of a campaign that jaxgd did not withstand.
+    # Attacks on jaxgd that succeeded.
     "succeeded": Quantity("lower", "none"),
     # Work or bytes per second.
     "rate": Quantity("higher", "host", positive=True),
@@ -81,7 +81,7 @@ class Row:
         value: The median of the samples, a single figure or a count. None if the program did not reach its target.
         unit: Unit of the value, the spread and the samples, such as "s/epoch".
         spread: Tenth and ninetieth percentile of the samples. None for a single sample or a count, and if unknown.
-        n: Number of samples. If the value counts some checks, problems or photographs, the number of all of them.
+        n: Number of samples. If the value counts checks, problems or photographs, the number of all of them.
         samples: The samples in the order in which they were taken. Empty if they were not kept.
         precision: dtype and matmul precision.
         host: Processor, device, threads, instruction set (isa) and measured peak, as far as they are known.
@@ -119,7 +119,7 @@ class Row:
         _require(isinstance(self.n, int) and self.n >= 1, "n", "a whole number, at least 1", self.n)
         kind = "numbers above 0" if QUANTITIES[self.quantity].positive else "finite numbers"
         _require(all(map(self._is_valid, self.samples)), "samples", kind, self.samples)
-        _require(not self.samples or len(self.samples) == self.n, "samples", f"n = {self.n} of them", len(self.samples))
+        _require(not self.samples or len(self.samples) == self.n, "samples", f"n = {self.n} samples", len(self.samples))
         if self.value is None:
             _require(self.quantity == "evaluations", "value", f"a number for the quantity {self.quantity}", None)
             return

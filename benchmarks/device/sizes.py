@@ -13,7 +13,7 @@ class Sizes(NamedTuple):
         many: Number of networks in the other measurements with several networks.
         repeats: Number of timings of a program. Slow programs have timing.SLOW_REPEATS timings instead.
         epochs: Epochs of the training whose accuracy is measured.
-        calls: Steps per timing of a program that Python calls step by step. torch-vmap makes a third of them.
+        calls: Steps per timing of a program that Python calls step by step. torch-vmap makes a third as many.
         profiled: Steps under the profiler.
         full: Examples of the full batch.
         wide: Neurons of each hidden layer of the wide network.

@@ -1,4 +1,4 @@
-"""The summary of a run: one line per figure, per note and per task."""
+"""The summary of a run: one line per value, per note and per task."""
 
 import statistics
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def summary(rows: Sequence[Row], notes: Sequence[str], results: Sequence["Result"]) -> str:
-    """Return the figures, the notes and the results of the tasks as text."""
+    """Return the values, the notes and the results of the tasks as text."""
     figures = [_cells(row) for row in rows if row.quantity not in HIDDEN]
     images = sorted({f"images: {row.details['images']}" for row in rows if "images" in row.details})
     tasks = [line_of(result) for result in results]
@@ -23,10 +23,10 @@ def summary(rows: Sequence[Row], notes: Sequence[str], results: Sequence["Result
 
 
 def not_of_a_gpu(rows: Sequence[Row]) -> list[str]:
-    """Return a line that says that no figure comes from a GPU, or [] if a GPU was measured or no row exists."""
+    """Return [REHEARSED] after a rehearsal, [NO_GPU] if no GPU was found, and [] otherwise."""
     if any(row.host.get("rehearsal") for row in rows):
         return [REHEARSED]
-    # Without nvidia-smi, `host.device` is "cpu" even on a GPU. Rows with figures then show that a GPU was measured.
+    # Without nvidia-smi, `host.device` is "cpu" even on a GPU. If rows hold measured values, a GPU was found.
     empty = all(row.quantity == "unfinished" or row.case == "device-versions" for row in rows)
     return [NO_GPU] if rows and empty and all(row.host.get("device") == "cpu" for row in rows) else []
 
@@ -66,9 +66,7 @@ REHEARSED = (
     "REHEARSAL on a CPU: no time, counter or fault comes from a GPU. The kernel is emulated, the profiler's counters "
     "are a fixed sample, and the adder is a model."
 )
-NO_GPU = (
-    "NO GPU was found, so no figure comes from one. Try the plan on a CPU with: python -m benchmarks device --rehearse"
-)
+NO_GPU = "NO GPU was found, so none was measured. Try the plan on a CPU with: python -m benchmarks device --rehearse"
 # The quantities that the summary leaves out, and the details that it shows.
 HIDDEN = ("unfinished", "compile time")
 SHOWN = ("cost", "accuracy", "tflops", "share", "limit", "network_epochs_per_s", "step_us")

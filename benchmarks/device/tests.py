@@ -9,7 +9,7 @@ from benchmarks.device.context import Context, TaskError
 from benchmarks.device.process import output_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "tests/gpu"
-# Words in the header that tests/gpu_run.py adds to pytest's report if the GPU is emulated.
+# tests/gpu_run.py adds these words to the header of pytest's report if the GPU is emulated.
 EMULATED = "emulated on the CPU"
 
 

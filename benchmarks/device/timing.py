@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Number of timings of a program that takes about a second per call. One call would not be enough: a loop in a command
-# buffer once crashed at its second run.
+# Number of timings of a program that takes about a second per call. It is above 1, because a loop in a command buffer
+# once crashed at its second run.
 SLOW_REPEATS = 3
 # Number of images for the cost and the accuracy. Equal costs show that programs did the same work.
 JUDGED = 10_000
@@ -109,7 +109,7 @@ def time_epochs(
     first, samples = times(run, jax.block_until_ready, repeats)
     after = [np.asarray(v[0] if networks > 1 else v) for v in held[1]]
     # Equal costs after the first epoch show that programs did the same work. A call of several epochs does not return
-    # the network after the first one, so its row has no cost.
+    # the network after the first epoch, so its row has no cost.
     details = outcome(images, after) if count == 1 else {"epochs": count, **images.details}
     if networks > 1:
         details |= {"networks": networks, "network_epochs_per_s": count * networks / statistics.median(samples)}

@@ -9,7 +9,7 @@ from benchmarks.device import data, timing, torch_work
 from benchmarks.device.context import Context, TaskError
 from benchmarks.device.torch_work import Tensor
 
-# Steps per CUDA graph. A graph of one step needs a launch per step.
+# Steps per CUDA graph. Each run of a graph needs one launch.
 LENGTHS = (1, 50)
 
 Slopes = Callable[[Sequence[Tensor], Tensor, Tensor], Sequence[Tensor]]

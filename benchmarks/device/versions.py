@@ -1,4 +1,4 @@
-"""The versions of the run, and the build of the native library."""
+"""The versions of the programs and the driver, and the build of the native library."""
 
 import os
 import subprocess

@@ -17,7 +17,7 @@ Cost = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]
 
 
 def work(context: Context) -> Work:
-    """Return the work: one full-batch step of the wide network."""
+    """Return the work to measure: one full-batch step of the wide network."""
     wide = context.sizes.wide
     return Work("wide", "device", (784, wide, wide, 10), context.sizes.wide_batch, None, 1.0)
 

@@ -255,7 +255,7 @@ ON_NAMED, ON_MNIST = "minimize-evaluations", "minimize-evaluations-mnist"
 
 
 def rows_on_named(options: Options) -> Iterator[Row]:
-    """Yield the counts of each minimizer on each named cost, except the valley, which is too easy."""
+    """Yield the counts of each minimizer on each named cost. Leave out the valley, which is too easy."""
     for name in NAMED_COSTS:
         if name != "valley":
             for variant, count in on_named(name).items():

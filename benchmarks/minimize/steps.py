@@ -55,10 +55,10 @@ def quadratic(n: int, steps: int) -> Problem:
 
 
 def bare(problem: Problem, with_cost: bool, reordered: bool = False) -> Run:
-    """Return the loop that a user would write: gradient, step and test, and C at each step if `with_cost`.
+    """Return the loop that a user would write: gradient, update and test. With `with_cost`, it also computes C.
 
-    With `reordered`, the loop carries the same state in reverse order. The times with and without `reordered` differ
-    only by chance, for example by the layout that the compiler chooses. Each program is compared with their mean.
+    With `reordered`, the loop carries the same state in reverse order. The order changes the time only by chance, for
+    example by the layout that the compiler chooses. Programs are compared with the mean time of the two orders.
     """
     gradient = jax.grad(problem.cost)
     evaluate = jax.value_and_grad(problem.cost) if with_cost else lambda v: (jnp.array(0.0), gradient(v))
@@ -103,7 +103,7 @@ def by_jaxgd(problem: Problem, stop: Callable[[], jaxgd.Stop], record: Literal["
 
 
 def gradient_tested() -> jaxgd.Stop:
-    """Return the same stopping tests as in the bare loop without C."""
+    """Return the stopping tests of the bare loop without C."""
     return jaxgd.Stop(gradient_rtol=1e-6, diverging=None, stalled=False)
 
 
@@ -171,7 +171,7 @@ REORDERED = ", reordered"
 
 
 def runners(problem: Problem) -> dict[str, tuple[Run, str]]:
-    """Return each program, and the name of the bare loop that evaluates the same functions."""
+    """Return each program with the name of its bare loop: COST_LOOP if the program evaluates C, otherwise LOOP."""
     return {
         "jaxgd, gradient tested": (by_jaxgd(problem, gradient_tested), LOOP),
         "jaxgd, default tests": (by_jaxgd(problem, all_tests), COST_LOOP),

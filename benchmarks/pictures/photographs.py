@@ -51,8 +51,8 @@ class Scene(NamedTuple):
 
 def photograph(kind: str, images: NDArray[np.uint8], labels: NDArray[np.integer], seed: int, index: int) -> Photograph:
     """Return the photograph of a kind with this seed and index. Its digits are chosen at random from these images."""
-    # `random` gives all kinds the same first digit, size of the sheet and two reflectances. `own` draws the values of
-    # this kind, and the noise of the pixels.
+    # `random` does not depend on the kind, so all kinds have the same first digit and size of the sheet. `own`
+    # depends on the kind.
     random = np.random.default_rng((seed, index))
     own = np.random.default_rng((seed, index, zlib.crc32(kind.encode())))
     chosen = random.choice(len(images), size=2, replace=False)[: 2 if kind == "two digits" else 1]
@@ -109,14 +109,13 @@ def _digit(image: NDArray[np.uint8], size: float, grow: float) -> Floats:
     big = _zoomed(np.pad(image, 4).astype(float) / 255, factor, order=3)
     level = 0.4
     if grow:
-        # The distance from the outline of the strokes, negative inside, so that all strokes grow or shrink by the same
-        # length.
+        # The distance from the outline of the strokes, negative inside. With it, all strokes grow or shrink equally.
         outline: Floats = ndimage.distance_transform_edt(big < level) - ndimage.distance_transform_edt(big >= level)
         ink = np.clip(0.5 + grow * size - outline, 0, 1)
         if not (ink > 0.5).any():
             ink = np.clip(0.5 - outline - float(outline.min()) - 1, 0, 1)
     else:
-        # The slope leaves soft edges of at most about two pixels, and no ink where the image has none.
+        # Soft edges are at most about two pixels wide. Pixels without ink in the image get no ink.
         ink = np.clip(0.5 + (big - level) * max(factor / 2, 0.5 / level), 0, 1)
     rows, columns = np.nonzero(ink > 0.1)
     return ink[int(rows.min()) : int(rows.max()) + 1, int(columns.min()) : int(columns.max()) + 1]
@@ -195,7 +194,7 @@ def _vignette(scene: Scene, own: Random) -> Floats:
 
 
 def _frame(scene: Scene, own: Random) -> Floats:
-    """A dark line along one to four edges, 1–12 pixels wide. In one picture of four, it is 1–6 pixels from the edge."""
+    """A dark line along one to four edges, 1–12 pixels wide. A quarter of the frames are 1–6 pixels from the edge."""
     picture = scene.reflectance.copy()
     width = int(own.integers(1, 5) if own.random() < 0.5 else own.integers(5, 13))
     start = int(own.integers(1, 7)) if own.random() < 0.25 else 0

@@ -1,8 +1,8 @@
 """The peak memory of wide networks: `python -m benchmarks.training.memory WIDTH MODE` measures one width in one mode.
 
 Each measurement has a process of its own, because the operating system records only the peak of a whole process.
-The peak is above the memory that JAX takes before the first network, in units of W, the bytes of the weights and
-biases.
+The memory that JAX takes before the first network is subtracted from the peak. The unit is W, the bytes of the weights
+and biases.
 """
 
 import functools
@@ -34,8 +34,7 @@ _EXAMPLES = 1_000
 # The number of updates per epoch with mini-batches of 10, for each width. All 1,000 images make 100 updates, which
 # would take 20 minutes for the widest network.
 _UPDATES = {3_000: 100, 12_000: 10, 30_000: 2}
-# A width is left out if less memory than this is free, in units of W. Narrow networks may take more units of W, but
-# fewer bytes.
+# A width is left out if less memory than this is free, in units of W.
 _MOST = 5.5
 
 
@@ -80,9 +79,9 @@ MODES: dict[str, Callable[["Network", Inputs, Labels], "Network"]] = {
 
 
 def measure(width: int, options: Options) -> Iterator[Row]:
-    """Yield one row per mode: the peak in units of W, for two epochs or steps on up to 1,000 images.
+    """Yield the peak of each mode in units of W. A mode makes two epochs or steps on up to 1,000 images.
 
-    The mode "init" draws the weights and makes no step.
+    The mode "init" only draws the weights.
     """
     free = free_memory()
     if free is not None and free < _MOST * weights_bytes(width):

@@ -97,7 +97,7 @@ FITS = (
     ),
     Problem("osborne-1", osborne_1, (0.5, 1.5, -1, 0.01, 0.02), (5.46489e-5,), (5.4648946974826e-5,), (), f"{MGH} 17"),
     Problem(
-        # MGH also lists C = 5.65565e-3. Its point is a saddle: C falls in the direction e₁ − e₅.
+        # MGH also lists C = 5.65565e-3, at a saddle point: C falls in the direction e₁ − e₅.
         "biggs-exp6", biggs_exp6, (1, 2, 1, 1, 1, 1), (0.0,), (0.0,), ((1, 10, 1, 5, 4, 3),), f"{MGH} 18",
     ),
     Problem(

@@ -123,7 +123,10 @@ def linear_rank_1(v: Array) -> Array:
 
 
 def linear_rank_1_zeros(v: Array) -> Array:
-    """Return rᵢ = (i − 1) Σ j vⱼ − 1, with j from 2 to n − 1, i from 1 to m = 2n, and rₘ = −1. Defined in MGH."""
+    """Return rᵢ = (i − 1) Σ j vⱼ − 1 for i below m = 2n, and rₘ = −1. Defined in MGH.
+
+    The sum is over j from 2 to n − 1.
+    """
     i = np.arange(2 * v.size)
     return constant(np.where(i < i[-1], i, 0), v) * jnp.sum(numbers(v)[1:-1] * v[1:-1]) - 1
 
@@ -167,8 +170,7 @@ def _brown(n: int) -> list[float]:
     return [alpha] * (n - 1) + [alpha ** (1 - n)]
 
 
-# For each problem: the residuals; the start as a function of n; the point with C = 0 as a function of n, if known; the
-# number in MGH.
+# For each problem: its residuals, its start for n variables, its point with C = 0 or None, and its number in MGH.
 _ZERO: dict[str, tuple[Callable[[Array], Array], Callable[[int], Numbers], Callable[[int], Numbers] | None, int]] = {
     "rosenbrock": (extended_rosenbrock, _repeated(-1.2, 1), _repeated(1), 21),
     "powell-singular": (powell_singular, _repeated(3, -1, 0, 1), _repeated(0), 22),
@@ -185,7 +187,7 @@ _ZERO: dict[str, tuple[Callable[[Array], Array], Callable[[int], Numbers], Calla
 
 
 def zero(name: str, n: int, *others: float) -> Problem:
-    """Return a problem of _ZERO with n variables. Its minima are C = 0 and the values in `others`."""
+    """Return the problem `name` of _ZERO with n variables. C is 0 or one of `others` at its minima."""
     residuals, start, point, number = _ZERO[name]
     points = () if point is None else (point(n),)
     minima = (0.0, *others)
@@ -207,7 +209,7 @@ STANDARD = (
     Problem("penalty-2-4", penalty_2, (0.5,) * 4, (9.37629e-6,), (9.3762930073554e-6,), (), f"{MGH} 24"),
     Problem("penalty-2-10", penalty_2, (0.5,) * 10, (2.93660e-4,), (2.9366053745675e-4,), (), f"{MGH} 24"),
     zero("variably-dimensioned", 10),
-    # MGH does not list the second minimum, at which most minimizers end, SciPy's least_squares among them.
+    # MGH does not list the second minimum, at which most minimizers end.
     zero("trigonometric", 10, 2.795056121879e-5),
     zero("brown-almost-linear", 10, 1.0),
     zero("boundary-value", 10),
@@ -215,7 +217,8 @@ STANDARD = (
     zero("broyden-tridiagonal", 10),
     zero("broyden-banded", 10),
     Problem("linear-full-rank-10", linear_full_rank, (1,) * 10, (10.0,), (10.0,), ((-1,) * 10,), f"{MGH} 32"),
-    # The minima are m(m − 1)/(2(2m + 1)) and (m² + 3m − 6)/(2(2m − 3)), with m = 20.
+    # The minimum of linear-rank-1 is m(m − 1)/(2(2m + 1)). The minimum of linear-rank-1-zeros is
+    # (m² + 3m − 6)/(2(2m − 3)). In both, m = 20.
     Problem("linear-rank-1-10", linear_rank_1, (1,) * 10, (380 / 82,), (380 / 82,), (), f"{MGH} 33"),
     Problem("linear-rank-1-zeros-10", linear_rank_1_zeros, (1,) * 10, (454 / 74,), (454 / 74,), (), f"{MGH} 34"),
     Problem("chebyquad-8", chebyquad, np.arange(1, 9) / 9, (3.51687e-3,), (3.5168737256779e-3,), (), f"{MGH} 35"),

@@ -1,4 +1,4 @@
-"""Run one minimizer on one problem, and keep its evaluations, its steps, its end and its own verdict.
+"""The run of a minimizer on a problem.
 
 C and ∇C at one point together count as one evaluation. A Hessian-vector product counts as one too.
 """
@@ -24,13 +24,13 @@ from jaxgd.typed import block_until_ready, jit, value_and_grad
 
 # The largest number of steps. Backtracking may make more, because its steps are single moves along −∇C.
 STEPS, BACKTRACKING_STEPS = 1_000, 3_000
-# The tolerance of the minimizers that do not run with their own defaults: on the gradient, or in optimistix on the
-# changes of v and of C.
+# The tolerance of the minimizers that do not run with their own defaults. It limits the gradient. In optimistix, it
+# limits the changes of v and of C.
 TIGHT = 1e-10
 
 
 class Run(NamedTuple):
-    """The end of a run.
+    """A finished run.
 
     Attributes:
         v: The point that the minimizer returns.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Numbers = Sequence[float] | NDArray[Any]
 
-# MGH is the paper that collects most of the problems, with their starts and minima. It numbers them.
+# MGH is the paper that collects and numbers most of the problems.
 MGH = "Moré, Garbow and Hillstrom, ACM Trans. Math. Softw. 7 (1981) 17–41, problem"
 
 
@@ -37,7 +37,8 @@ class Problem:
         name: Name of the problem, with the number of variables where it varies.
         residuals: The function r of one array (n,) that returns one array (m,).
         start: The standard start, n numbers.
-        published: The values of C at its minima, with the digits of the source; computed where the source has none.
+        published: The values of C at its minima, with the digits of the source. If the source lists none, they are
+            computed.
         minima: The same values, exact or with at least ten digits.
         points: Known points v with C ≈ minima[0]; empty if none is known.
         source: The paper that defines the problem, and the number of the problem in it.

@@ -64,10 +64,10 @@ class Exact:
     def is_minimum(self, v: Any, eps: float) -> bool:
         """Return True if v is near a stationary point without negative curvature, by NumPy's eigenvalues.
 
-        Newton's equation must predict a distance of at most 10√eps · max(1, ‖v‖), or a decrease of C of at most
-        10 max(√eps, eps^¾ · |C|). These limits are at least ten times those of jaxgd's own check. `eps` is the machine
-        epsilon of the run's dtype. An eigenvalue counts as at least 10n eps times the largest absolute one, because of
-        its rounding.
+        The Newton step must be at most 10√eps · max(1, ‖v‖) long, or it must decrease C by at most
+        10 max(√eps, eps^¾ · |C|) in the quadratic model. These limits are at least ten times those of jaxgd's own
+        check. `eps` is the machine epsilon of the run's dtype. Eigenvalues below 10n eps times the largest absolute
+        one are set to this limit, because they may be rounding errors.
         """
         with jax.enable_x64(True):
             c, g, h = map(np.asarray, self.evaluate(jnp.asarray(np.asarray(v, float))))
@@ -88,7 +88,8 @@ class Measured(NamedTuple):
 
     Attributes:
         runs: The run of each minimizer, in float64.
-        successes: For each rule of jaxgd and precision whose run reports success: True if the run ends at a minimum.
+        successes: For each rule and precision: True if the run ends at a minimum. Runs that report a failure are
+            left out.
     """
 
     runs: dict[str, Run]
@@ -108,7 +109,7 @@ def end_rows(case: str, problem: Task, results: dict[str, Run]) -> Iterator[Row]
 
 
 def _jsonable(fields: dict[str, Any]) -> dict[str, Any]:
-    """Replace numbers that JSON does not have by their names."""
+    """Replace NaN and infinite numbers, which JSON lacks, by their names."""
     return {k: str(x) if isinstance(x, float) and not np.isfinite(x) else x for k, x in fields.items()}
 
 
@@ -121,6 +122,7 @@ def summary(measured: dict[str, Measured]) -> Iterator[Row]:
         close = {name: v.closely for name, v in mine.items() if v.closely is not None}
         details = {
             "missed": [name for name, v in mine.items() if not v.reached],
+            # A run is missed here if |C − C*| > 1e-8 · |C*|.
             "missed without the 1": [name for name, closely in close.items() if not closely],
             "minima other than 0": len(close),
             "success elsewhere": [name for name, v in mine.items() if results[name][variant].ok and not v.reached],
