@@ -1,8 +1,8 @@
 """Minimize a cost of your own with bounds, to find the decay rates in a signal.
 
 The signal is a sum of two exponential decays and noise. The fit has one amplitude for each of 40 rates. Without bounds,
-huge amplitudes of both signs cancel each other. With the lower bound 0, only a few amplitudes are above 0, most of
-them at or next to the two rates of the signal.
+huge positive and negative amplitudes cancel each other. With the lower bound 0, only a few amplitudes are above 0, most
+of them at or next to the two rates of the signal.
 
 Source: Lawson and Hanson, Solving Least Squares Problems (1974), chapter 23, for least squares with bounds.
 """

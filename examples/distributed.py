@@ -1,4 +1,4 @@
-"""Several processes train one network: each holds a part of the examples, and they add up their gradients.
+"""Train one network on several processes, each with a part of the examples.
 
 The script starts its processes on this machine. They communicate with Gloo. On a cluster, start one process per host,
 and give each the address of process 0, as in `python distributed.py --process 0 --address node1:9876` on node1.
@@ -17,7 +17,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--data", default="digits", help="the name of a data set, or a folder of IDX files")
 parser.add_argument("--epochs", type=int, default=200)
 parser.add_argument("--processes", type=int, default=2)
-parser.add_argument("--process", type=int, help="the index of this process; without it, all processes are started")
+parser.add_argument("--process", type=int, help="index of this process; without it, the script starts all processes")
 parser.add_argument("--address", help="host:port of process 0")
 parser.add_argument("--picture", default="distributed.png")
 args = parser.parse_args()

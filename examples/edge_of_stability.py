@@ -1,4 +1,4 @@
-"""Gradient descent on the full batch can raise the sharpness to 2/η, and then stays near this edge of stability.
+"""Draw how gradient descent on the full batch raises the sharpness to 2/η, the edge of stability.
 
 The sharpness is λ_max, the largest eigenvalue of the Hessian of the cost. If the cost is a quadratic function of the
 weights, descent is stable only for λ_max < 2/η. The picture shows λ_max / (2/η) of a sigmoid and of a tanh network, for
