@@ -25,7 +25,7 @@ class Evaluation(NamedTuple):
         accuracy: The fraction of examples whose largest output is at the right label, a scalar. It means nothing for
             a network with a single output.
         saturated: True if every output is at a limit of its activation, within the machine epsilon; a scalar.
-        gradient: ∇C, like the network; None if it was not computed.
+        gradient: ∇C, with the shapes of the network. None if it was not computed.
     """
 
     cost: Float[Array, ""]
@@ -37,7 +37,7 @@ class Evaluation(NamedTuple):
 def evaluation_of(
     cost: Array, a: Array, y: Array, gradient: Network | None, activation: Activation = "sigmoid"
 ) -> Evaluation:
-    """Return the evaluation of a network from its cost, its outputs a, the answers y and the gradient."""
+    """Return the evaluation that follows from the cost, the outputs a, the answers y and the gradient."""
     return Evaluation(cost, accuracy(a, y), is_saturated(a, activation), gradient)
 
 
@@ -49,7 +49,7 @@ class Objective:
         cost: The cost function of outputs and targets.
         precision: The precision of the matrix products. Default None, the device's default.
         budget: The limits on the memory of an evaluation. Default None, the budget of the device's platform.
-        batched: The numbers of networks and of data sets that vmap evaluates at once.
+        batched: How many networks and how many data sets vmap evaluates at once.
     """
 
     cost: Cost
@@ -79,13 +79,13 @@ class Objective:
 
 
 def penalty(network: Network, decay: Float[Array, ""]) -> Float[Array, ""]:
-    """Return the term of L2 regularization, (λ/2n) Σ w² over all weights without the biases, for a decay of λ/n."""
+    """Return the term of L2 regularization: (λ/2n) Σ w² over all weights w. `decay` is λ/n."""
     weights = [layer.w for layer in network]
     return 0.5 * decay * dot(weights, weights)
 
 
 def penalized(result: Evaluation, network: Network, decay: Float[Array, ""]) -> Evaluation:
-    """Return the evaluation with the term of L2 regularization in its cost, and the term's slope (λ/n) w in ∇C."""
+    """Add the term of L2 regularization to the cost, and its gradient (λ/n) w to ∇C. `decay` is λ/n."""
     result = result._replace(cost=result.cost + penalty(network, decay))
     if result.gradient is None:
         return result

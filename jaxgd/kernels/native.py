@@ -25,8 +25,8 @@ from jaxgd.typed import Tree, map_rows, tree_leaves
 
 LIBRARY = Path(__file__).parent / "_native.so"
 
-# "auto" takes XLA if a layer is wider than its limit below and a mini-batch has more than _LARGEST_BATCH examples or is
-# the full batch: XLA's large matrix products are faster. Native time divided by XLA's time, measured for
+# XLA's large matrix products are faster. "auto" therefore takes XLA if two conditions hold: a layer is wider than its
+# limit below, and the batch size is None or more than _LARGEST_BATCH. Native time divided by XLA's time, measured for
 # [784, 512, 512, 10]: 0.73 with 10 examples per mini-batch, 1.12 with 32 and 1.5 with 128. The first hidden layer has a
 # larger limit, because several threads share it and skip inputs that are zero. With 300 and 1,000 neurons in the first
 # hidden layer, the ratio was 0.4 to 0.9, for mini-batches of 10 to 1,000 and for a full batch of 10,000. Wider first
@@ -48,7 +48,7 @@ def library() -> ctypes.CDLL | str:
         loaded.jaxgd_isa.restype = ctypes.c_char_p
         loaded.jaxgd_cuda_register.argtypes = [ctypes.c_char_p, ctypes.c_void_p, *[ctypes.c_int64] * 4]
         loaded.jaxgd_cuda_register.restype = None
-    except (OSError, AttributeError, RuntimeError, ValueError) as error:  # the last two: jaxlib refused the library
+    except (OSError, AttributeError, RuntimeError, ValueError) as error:  # jaxlib raises the last two
         return f"the native library cannot be loaded: {error}"
     return loaded
 
@@ -152,8 +152,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a network on all examples in one pass.
 
-    Costs are summed in float64. Gradients are summed in float32 over about 512 examples, and these sums in float64.
-    Under vmap, each device evaluates its networks one after the other.
+    Costs are summed in float64. Gradients are summed in float32 over groups of about 512 examples, and
+    the sums of the groups are added in float64. Under vmap, each device evaluates its networks one after the other.
 
     Args:
         network: The network of sigmoid neurons, float32.
@@ -204,7 +204,7 @@ def _evaluate(
 
 
 def _isa(isa: str | None) -> dict[str, str]:
-    """Return the attribute that selects the instruction set for a call. Return no attribute for None."""
+    """Return the attribute that selects the instruction set for a call, or no attribute if `isa` is None."""
     return {} if isa is None else {"isa": isa}
 
 
@@ -245,15 +245,15 @@ class _Native(Backend):
         return loaded if isinstance(loaded, str) else None
 
     def why_slower(self, job: Job) -> str | None:
-        """Return the reason why "auto" prefers XLA for these shapes, or None if it does not."""
+        """Return the reason why "auto" prefers XLA for these shapes, or None if it prefers the native kernels."""
         if is_wide(job.network):
-            # Each thread holds two copies of all layers after the first, and the sums of the gradient are float64.
+            # Each native thread holds two copies of all layers after the first, and gradients are summed in float64.
             return f"needs less memory for {size(job.network):,} weights"
         _, first, *later = network_sizes(job.network)
         limits = ((first, _WIDEST_FIRST), (max(later, default=0), _WIDEST))
         too_wide = [width for width, limit in limits if width > limit]
         if too_wide and (job.batch_size is None or job.batch_size > _LARGEST_BATCH):
-            return f"quicker for layers of {max(too_wide)} neurons with this many examples at once"
+            return f"quicker for layers of {max(too_wide)} neurons and large batches"
         return None
 
     def why_faster(self, job: Job) -> str:

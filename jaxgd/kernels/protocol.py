@@ -121,10 +121,10 @@ class Backend(Protocol):
         ...
 
     def fingerprint(self) -> str | None:
-        """Return the property of this host that decides the bits of results, or the reason why the backend cannot run.
+        """Return the property of this host that decides the bits of results, such as the instruction set.
 
-        A run folder records it. Return None to record nothing: if the backend cannot run, or if the versions and the
-        device, which are recorded anyway, decide the bits.
+        A run folder records it, next to the versions and the device. Return None if those already decide the bits. If
+        the backend cannot run, return the reason or None.
         """
         return None
 
@@ -133,10 +133,10 @@ class Backend(Protocol):
         ...
 
     def why_slower(self, job: Job) -> str | None:
-        """Return the reason why "auto" passes over the backend although it can run the job; None if it does not.
+        """Return the reason why "auto" should not choose the backend for a job that it can run, or None.
 
-        If "auto" then selects the last backend of the registry, it may report this reason for that backend. An example
-        is "needs less memory for 20,000,000 weights".
+        Word it as an advantage of the last backend of the registry, such as "needs less memory for 20,000,000 weights".
+        If "auto" chooses that backend, it may report this reason.
         """
         return None
 
@@ -152,13 +152,13 @@ class Backend(Protocol):
         """Return the function that runs an epoch.
 
         Args:
-            by_xla: XLA's function. `with_derivatives` takes the derivatives of the backend's function from it.
+            by_xla: XLA's function. Pass it to `with_derivatives` to give its derivatives to the backend's function.
             optimizer_state: The state of the update rule before the epoch.
             batch_size: Examples per mini-batch, 1 to n.
             objective: The cost and the precision of matrix products.
 
         Returns:
-            A function of the same arguments, with the same results except for rounding.
+            A function with the arguments of `by_xla`. It returns the same as `by_xla`, up to rounding.
         """
         ...
 
@@ -166,18 +166,18 @@ class Backend(Protocol):
         """Return the function that evaluates all examples. The default is XLA's function.
 
         Args:
-            by_xla: XLA's function. `with_derivatives` takes the derivatives of the backend's function from it.
+            by_xla: XLA's function. Pass it to `with_derivatives` to give its derivatives to the backend's function.
             gradient: True to compute ∇C.
             objective: The cost and the precision of matrix products.
 
         Returns:
-            A function of the same arguments, with the same results except for rounding.
+            A function with the arguments of `by_xla`. It returns the same as `by_xla`, up to rounding.
         """
         return by_xla
 
 
 def with_derivatives(f: Callable[P, R], same: Callable[P, R]) -> Callable[P, R]:
-    """Give f, which JAX cannot differentiate, the derivatives of a JAX function that computes the same."""
+    """Return f with the derivatives of `same`, a differentiable function that computes the same."""
     g = jax.custom_jvp(f)
     g.defjvp(lambda primals, tangents: jax.jvp(same, primals, tangents))
     return g

@@ -45,6 +45,6 @@ def load(name: str) -> "Backend":
 
 
 def fingerprints() -> dict[str, str]:
-    """Return the fingerprint of each backend that has one, by a label such as "native kernels"."""
+    """Return the fingerprints of the backends that have one. The keys are labels such as "native kernels"."""
     by_label = {f"{entry.name} kernels": entry.load().fingerprint() for entry in BACKENDS}
     return {label: fingerprint for label, fingerprint in by_label.items() if fingerprint is not None}

@@ -158,7 +158,7 @@ def test_memory_refuses_an_array_of_another_size(fake_cuda):
     fake_cuda()
     with driver.Context() as context:
         memory = context.put(np.arange(3))
-        with pytest.raises(CudaError, match=r"^expected an array of 24 bytes, as on the device, got 16 bytes$"):
+        with pytest.raises(CudaError, match=r"^expected an array of 24 bytes, the size on the device, got 16 bytes$"):
             memory.write(np.arange(2))
         memory.free()
         memory.free()

@@ -107,7 +107,7 @@ class Training:
         )
 
     def result(self) -> tuple[Networks, Array]:
-        """Wait for the epochs, and return the networks and `finite` of the last epoch, 1 or 0 per network."""
+        """Wait for the epochs. Return the networks, and `finite` of the last epoch: 1 or 0 for each network."""
         self._context.synchronize()
         arrays = [memory.read(v.shape, v.dtype) for memory, v in zip(self._networks, self._first, strict=True)]
         return Networks(*arrays), self._finite.read((self._count,), np.int32)

@@ -113,8 +113,8 @@ class Driver:
     def enable(self, kernel: int, shared_bytes: int, ordinal: int) -> None:
         """Prepare a kernel for launches on a device. Each block may use `shared_bytes` of dynamic shared memory.
 
-        By default, the driver loads the code at the first launch. XLA may make that launch while it captures a CUDA
-        graph, where a load can fail, so this method loads the code.
+        This method loads the code. Otherwise the driver would load it at the first launch, and that can fail while XLA
+        captures a CUDA graph.
         """
         handle, function = ctypes.c_void_p(kernel), ctypes.c_void_p()
         self("cuKernelSetAttribute", _MAX_DYNAMIC_SHARED_BYTES, shared_bytes, handle, self._handle(ordinal))
@@ -153,7 +153,7 @@ def driver() -> Driver | str:
 
 @functools.cache
 def device(ordinal: int = 0) -> Device | str:
-    """Return a device, or the reason in one line why no kernel can run on it."""
+    """Return a device, or in one line the reason why no kernel can run on it."""
     loaded = driver()
     if isinstance(loaded, str):
         return loaded
@@ -179,7 +179,7 @@ def why_unsuitable(device: Device, shape: Shape) -> str | None:
 
 
 class Memory:
-    """Memory on a device. Its method `free` or the end of its context frees it.
+    """Memory on a device. The end of the context frees it, if `free` has not done so.
 
     Args:
         context: The context of the device.
@@ -216,7 +216,7 @@ class Memory:
         return content
 
     def fill(self, byte: int) -> None:
-        """Set every byte to this value."""
+        """Set every byte of the memory to `byte`."""
         self._context.driver("cuMemsetD8_v2", *self._pointer(), ctypes.c_ubyte(byte), self._bytes())
 
     def free(self) -> None:
@@ -233,7 +233,7 @@ class Memory:
 
     def _require(self, size: int) -> None:
         if size != self.size:
-            raise CudaError(f"expected an array of {self.size} bytes, as on the device, got {size} bytes")
+            raise CudaError(f"expected an array of {self.size} bytes, the size on the device, got {size} bytes")
 
 
 class Context:
@@ -269,7 +269,7 @@ class Context:
         error: BaseException | None,
         traceback: types.TracebackType | None,
     ) -> None:
-        # After an error on the device, every later call fails too. Raise the first error, which names the cause.
+        # After an error on the device, every later call fails too. Suppress the later errors to raise the first one.
         with contextlib.suppress(CudaError) if error else contextlib.nullcontext():
             try:
                 for memory in self._allocated:
@@ -317,7 +317,7 @@ class Context:
         self.driver("cuCtxSynchronize")
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Call `work`, and return the seconds on the device from the start of the call to the end of its launches."""
+        """Call `work`, wait for its launches, and return the seconds that passed on the device."""
         events = [ctypes.c_void_p(), ctypes.c_void_p()]
         for event in events:
             self.driver("cuEventCreate", ctypes.byref(event), 0)

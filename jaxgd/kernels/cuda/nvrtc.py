@@ -76,7 +76,7 @@ class Compiler:
     version: tuple[int, int]
 
     def __init__(self, path: str) -> None:
-        # NVRTC 13.0 opens its library of builtins by name only, so it finds this library only if it is already loaded.
+        # NVRTC 13.0 opens its library of builtins by name only. Load that library first, so that NVRTC finds it.
         for builtins in sorted(Path(path).parent.glob("libnvrtc-builtins.so.*")) if os.sep in path else ():
             ctypes.CDLL(str(builtins))
         self._library = ctypes.CDLL(path)
@@ -100,7 +100,7 @@ class Compiler:
     def architecture(self, capability: tuple[int, int]) -> str:
         """Return the name of the newest known architecture whose code runs on a device, such as "sm_90".
 
-        Code runs on later devices of the same major version.
+        A device also runs code for lower minor versions of its major version.
         """
         major, minor = capability
         known = [each for each in self.architectures() if each // 10 == major and each % 10 <= minor]

@@ -7,9 +7,9 @@ MOST_INPUTS, MOST_HIDDEN, MOST_OUTPUTS, MOST_BATCH = 1024, 32, 16, 16
 _MOST_WARPS = 16
 # Fewer warps would make the sums over neurons and examples slow.
 _LEAST_WARPS = 8
-# Mini-batches of images in shared memory: one is in use, and the copies of the others are in flight.
+# Mini-batches whose images have a place in shared memory: one is in use, while the device copies the others.
 _STAGES = 4
-# Floats from one row to the next in shared memory: in d1, and in the other padded arrays (parts of z, a1 and w2).
+# Floats from one row to the next in shared memory: the first is for d1, the second for a1, w2 and the parts of z.
 _ERROR_STRIDE, _STRIDE = 40, 36
 
 
@@ -21,7 +21,7 @@ class Shape(NamedTuple):
         hidden: Number of hidden neurons, 1 to 32.
         outputs: Number of outputs, 1 to 16.
         batch_size: The most examples per mini-batch, 1 to 16.
-        parts: Number of TF32 numbers into which a float32 factor is split: 2 keep 22 of its bits, 1 keeps 11.
+        parts: Number of TF32 numbers that replace a float32 factor. Two keep 22 of its bits, one keeps 11.
     """
 
     inputs: int
@@ -40,7 +40,7 @@ class Shape(NamedTuple):
 
     @property
     def groups(self) -> int:
-        """Groups of 8 inputs per warp, at most."""
+        """The most groups of 8 inputs that a warp has."""
         return -(-_groups(self.inputs) // _MOST_WARPS)
 
     @property

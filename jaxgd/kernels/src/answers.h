@@ -11,7 +11,7 @@
 namespace jaxgd::JAXGD_ISA {
 namespace {
 
-// In these functions, a, z, slope, complement and d have one number per output, padded to padded(n).
+// The arrays a, z, slope, complement and d hold one number per output, and padding up to padded(n) numbers.
 class Answers {
  public:
   // The answers for a network with n outputs.
@@ -43,8 +43,8 @@ class Answers {
     }
   }
 
-  // Computes d = −rate · (a − y), the deltas of the cross-entropy, from a = σ(z) and σ(−z) = 1 − a. For y = 1, the
-  // difference a − 1 itself would be 0 from z ≈ 17 on.
+  // Computes d = −rate · (a − y), the deltas of the cross-entropy, from a = σ(z) and complement = σ(−z).
+  // Computes a − y as (1 − y) a − y σ(−z). For y = 1, a − 1 would round to 0 from z ≈ 17 on.
   void cross_entropy_deltas(int64_t row, const float* a, const float* complement, float rate, float* d) const {
     for (int64_t i = 0; i < padded(n_); i += kLanes) {
       const Vector y = targets(row, i), rest = broadcast(1.0f) - y;

@@ -28,7 +28,7 @@ LIBRARY = SOURCE.parent / "_native.so"
 FLAGS = [
     *("-std=gnu++17", "-fPIC", "-pthread", "-O3", "-DNDEBUG"),
     *("-Wall", "-Wextra", "-Wno-psabi", "-fno-math-errno", "-ffp-contract=fast"),
-    # Without this flag, the length of the code in front of a function changes the speed of an epoch by up to 4%.
+    # Without this flag, the position of a function in the code changes the speed of an epoch by up to 4%.
     "-falign-functions=64",
 ]
 # The floats per vector and the flags of each instruction set. A processor that supports none of X86 runs "portable".
@@ -51,7 +51,7 @@ def main(library: Path = LIBRARY, *flags: str) -> None:
     """Write the library, unless it is up to date."""
     if is_current(library, *flags):
         return
-    # A failure leaves no old library.
+    # If the compilation fails, no old library must remain.
     library.unlink(missing_ok=True)
     units, link, stamp = commands(*flags)
     include = ["-isystem", str(headers())]
@@ -134,7 +134,7 @@ def run(words: list[str]) -> str:
     if failed:
         raise SystemExit(
             f"{output}\njaxgd: the native kernels were not compiled, because a command failed: {shlex.join(words)}\n"
-            "They need GCC or Clang. Set CXX to choose another compiler than the first of c++, g++ and clang++."
+            "They need GCC or Clang. The default compiler is the first of c++, g++ and clang++; set CXX to another."
         )
     return output
 

@@ -102,7 +102,7 @@ ffi::Error launch(void* stream, ffi::RemainingArgs args, ffi::RemainingRets rets
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxgd_cuda_epoch, jaxgd::cuda::launch,
                               JAXGD_CUDA_EPOCH(ffi::Ffi::Bind().Ctx<ffi::PlatformStream<void*>>()),
-                              // XLA may record the launch in a graph and repeat it.
+                              // XLA may record the launch in a CUDA graph.
                               {ffi::Traits::kCmdBufferCompatible});
 
 extern "C" {

@@ -1,4 +1,4 @@
-// The arrays of an epoch by the CUDA kernel, and their checks. The tests' emulation of the kernel also uses both.
+// The arrays of an epoch by the CUDA kernel, and their checks. The tests' emulation of the kernel uses this file too.
 #pragma once
 
 #include <cstddef>
@@ -69,8 +69,7 @@ inline Epoch checked(const ffi::RemainingArgs& args, const ffi::RemainingRets& r
   e.outputs = w2.dimensions()[front];
   require(e.hidden > 0 && e.inputs > 0 && e.outputs > 0, "every layer must have a neuron and an input, got ", w1,
           " and ", w2);
-  // The kernel takes its sizes as 32-bit integers, and also computes the numbers of a few steps after the last one:
-  // these must not overflow.
+  // The kernel counts in 32-bit integers, up to a few steps past the last. With this limit, no count overflows.
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max() - 128;
   const int64_t n = y.dimensions()[0];
   require(n > 0 && n <= kMost, "expected 1 to ", kMost, " examples, got ", n);

@@ -1,6 +1,6 @@
 // The arguments of the kernels, and the table of kernels for each instruction set.
 //
-// The caller has checked every argument. The structs of arguments own no arrays of numbers. A network of L layers
+// The caller has checked every argument. The structs of arguments point to the caller's arrays. A network of L layers
 // has sizes n_0 … n_L. In the kernels a row of n_l numbers is padded with zeros to p_l, the next multiple of 16,
 // which is a whole number of vectors of 16, 8 or 4 floats.
 #pragma once
@@ -49,14 +49,14 @@ struct Gradient {
 };
 
 // The result of an epoch. `finite` is true if no output was NaN and, for the cross-entropy, no z of an output was
-// infinite. `contended` is true if a thread of the epoch spent more than an eighth of the time waiting for
-// another thread whose processor did other work.
+// infinite. `contended` is true if a thread lost more than an eighth of the epoch because the processor of another
+// thread did other work.
 struct EpochResult {
   bool finite, contended;
 };
 
-// The result of an evaluation: the sum of the examples' costs, the number of examples whose largest output is the right
-// one, and true if every output is within the machine epsilon of 0 or 1.
+// The result of an evaluation. `cost` is the sum of the examples' costs. `right` counts the examples whose largest
+// output is the right one. `saturated` is true if every output is within the machine epsilon of 0 or 1.
 struct Evaluation {
   double cost = 0;
   int64_t right = 0;

@@ -197,15 +197,15 @@ ffi::Error run_evaluation(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi:
     require_shape("C", c, ffi::F32, {});
     require_shape("the accuracy", accuracy, ffi::F32, {});
     require_shape("saturated", saturated, ffi::S32, {});
-    // The gradient has an even number of arrays, so the number of results is even only if they include the outputs.
+    // Without the outputs, the number of results is odd: three, and two for each layer if the gradient is wanted.
     const bool with_outputs = rets.size() % 2 == 0;
     const size_t slopes = with_outputs ? 4 : 3;
     const bool with_gradient = rets.size() > slopes;
     if (with_gradient) require(sizes == sizes_of(rets, slopes, -1), "the results must have the shapes of the network");
     if (with_outputs) require_shape("the outputs", at(rets, 3), ffi::F32, {examples.n, sizes.back()});
     const auto network = layers<Layers>(args, 2, sizes, 0);
-    // The number of parts does not depend on the number of threads, so neither do the bits of the result. Every part
-    // needs memory and time for a sum of its own, so at most 16 parts are used.
+    // The number of parts decides the bits of the result, so it must not depend on the number of threads. Every part
+    // needs memory and time for a sum of its own, so there are at most 16.
     const int64_t parts = std::clamp<int64_t>(examples.n / 2500, 1, 16);
     std::vector<Evaluation> results(parts);
     std::vector<Gradient> gradients(with_gradient ? parts : 0);

@@ -126,7 +126,7 @@ std::vector<int64_t> rows_to_evaluate(const Examples& examples, int64_t first, i
   return rows;
 }
 
-// Adds float32 sums to a float64 gradient, which is empty at first, and sets the sums to zero.
+// Adds float32 sums to a float64 gradient, and sets the sums to zero. An empty gradient counts as zero.
 void flush(Sums& sums, Gradient& gradient) {
   const auto add = [](std::vector<double>& to, const float* from, int64_t size) {
     to.resize(size);
@@ -150,7 +150,7 @@ void evaluate(const std::vector<int64_t>& sizes, const Examples& examples, Cost 
   trainer.read(network);
   std::optional<Sums> sums;
   if (gradients != nullptr) sums = trainer.sums();
-  // Flush the float32 sums after this many examples. A smaller number costs time, and a larger one accuracy.
+  // Flush the float32 sums after this many examples. A smaller number costs time, and a larger number costs accuracy.
   constexpr int64_t kExamples = 512;
   for (int64_t part = next_part.fetch_add(1); part < parts; part = next_part.fetch_add(1)) {
     const int64_t first = examples.n * part / parts, last = examples.n * (part + 1) / parts, n = last - first;

@@ -19,7 +19,7 @@ namespace {
 constexpr int64_t kBytes = 4 * kLanes;
 using Bytes = uint8_t __attribute__((vector_size(4 * JAXGD_LANES)));
 
-// Interleaves a and b: in every group of 16 bytes, the first 8 bytes of each (Half = 0) or the last 8 (Half = 1).
+// Interleaves the first 8 bytes (Half = 0) or the last 8 bytes (Half = 1) of each group of 16 bytes of a and b.
 template <int Half, int... I>
 inline Bytes interleave(Bytes a, Bytes b, std::integer_sequence<int, I...> /*indices*/) {
   return __builtin_shufflevector(a, b, (I / 16 * 16 + Half * 8 + I % 16 / 2 + I % 2 * static_cast<int>(kBytes))...);
@@ -57,7 +57,7 @@ inline uint64_t nonzero(Bytes x) {
 }
 
 // The inputs of a block of examples as floats, packed tile by tile. An input that is zero in all examples of a tile is
-// left out: three fifths of the inputs, in a tile of five images of digits.
+// left out. In a tile of five images of digits, these are three fifths of the inputs.
 class PackedInputs {
  public:
   PackedInputs(const Examples& examples, int64_t width, int64_t block)

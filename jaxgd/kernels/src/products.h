@@ -17,8 +17,8 @@ namespace jaxgd::JAXGD_ISA {
 namespace {
 
 constexpr int64_t kPanel = 2 * kLanes;
-// The most examples in a tile. Its sums, one row of the panel and one number of x must fit in the vector registers.
-// A processor has 32 of these registers with AVX-512, and 16 with AVX2.
+// The most examples in a tile. The sums of a tile, one row of the panel and one number of x must fit in the vector
+// registers. There are 32 vector registers with AVX-512, and 16 with AVX2.
 constexpr int64_t kTileRows = kLanes == 16 ? 8 : 6;
 // All tiles multiply this many rows of a panel before any tile continues, so that these rows stay in the first-level
 // cache.
@@ -28,8 +28,8 @@ constexpr int64_t kDepth = 96;
 inline int64_t tiles_of(int64_t m) { return (m + kTileRows - 1) / kTileRows; }
 inline int64_t first_of(int64_t tile, int64_t m) { return m * tile / tiles_of(m); }
 
-// The numbers of one tile, packed input by input. number(k, e) of each example e multiplies row rows[k] of the weights.
-// Inputs may be left out.
+// The numbers of one tile, packed input by input. number(k, e) belongs to example e, and multiplies row rows[k] of the
+// weights. A tile may leave out inputs.
 struct PackedTile {
   static constexpr int64_t kStride = 8;
   float* x;

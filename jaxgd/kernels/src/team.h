@@ -1,8 +1,8 @@
 // Threads that train one network together.
 //
 // Each thread owns some neurons of the first hidden layer. Only this thread reads and changes the weights of these
-// neurons, so the weights stay in its caches. Each thread computes all later layers for itself, with the same bits as
-// the others. Those layers are small compared with the first if the network has many inputs. The threads exchange only
+// neurons, so the weights stay in its caches. Every thread computes all later layers, and all threads get the same
+// bits. The later layers are small compared with the first if the network has many inputs. The threads exchange only
 // the activations of the first layer, once per block of examples.
 #pragma once
 
@@ -22,14 +22,14 @@ namespace {
 
 class Team {
  public:
-  // A block has up to `block` examples, and the first layer has p neurons with the padding.
+  // A block has up to `block` examples. The first layer has p neurons, including the padding.
   Team(int size, int64_t block, int64_t p) : size_(size), processors_(size) {
     for (Floats& a : activations_) a = zeros(block * p);
     for (std::atomic<int>& processor : processors_) processor = kUnknown;
   }
 
   int size() const { return size_; }
-  // The first layer's activations of a round, which is the pass of one block. Rounds alternate between two buffers,
+  // The first layer's activations in a round. A round is the pass of one block. Rounds alternate between two buffers,
   // because some threads may still read one buffer while others write the activations of the next round.
   float* activations(int64_t round) const { return activations_[round % 2].get(); }
 
@@ -43,9 +43,8 @@ class Team {
     arrived_.fetch_add(1, std::memory_order_acq_rel);
   }
 
-  // Waits until all threads have arrived in this round; rounds count from 1. The others arrive soon, unless the system
-  // has given the processor of one of them to other work, which costs milliseconds. Returns the seconds lost in this
-  // way.
+  // Waits until all threads have arrived in this round; rounds count from 1. Returns 0 after a short wait, otherwise
+  // the seconds. A long wait means that the system ran other work on the processor of a thread.
   double wait(int64_t round, int rank) const {
     if (size_ == 1) return 0;
     const auto all_arrived = [&] { return arrived_.load(std::memory_order_acquire) >= round * size_; };
@@ -62,7 +61,7 @@ class Team {
 
  private:
   static constexpr int kSpins = 1000;
-  // In seconds. A shorter wait does not count as lost: other work usually holds a processor for milliseconds.
+  // In seconds. A shorter wait returns 0: other work usually holds a processor for milliseconds.
   static constexpr double kMinLost = 5e-4;
   static constexpr int kUnknown = -1;
 
@@ -75,9 +74,8 @@ class Team {
 #endif
   }
 
-  // Moves this thread to another processor if another thread of the team was on the same one when it last arrived. The
-  // system may start a thread on the processor of its parent. Both threads spin, and the system may let them share that
-  // processor for tens of milliseconds although another one is idle.
+  // Moves this thread to another processor if another thread of the team last arrived on the same processor. The system
+  // may start two threads on one processor and leave them there for tens of milliseconds, although another is idle.
   void migrate(int rank) const {
 #ifdef __linux__
     // Thread 0 belongs to the caller, so its processors must not change.
@@ -89,7 +87,7 @@ class Team {
     if (!shared || sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
     cpu_set_t others = allowed;
     CPU_CLR(current, &others);
-    // The first call moves the thread at once; the second allows it all its processors again.
+    // The first call moves the thread. The second call lets it use all its processors again.
     if (sched_setaffinity(0, sizeof(others), &others) == 0) sched_setaffinity(0, sizeof(allowed), &allowed);
 #else
     static_cast<void>(rank);

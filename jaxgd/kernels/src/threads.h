@@ -94,9 +94,9 @@ class TeamSize {
   static int64_t largest(const std::vector<int64_t>& sizes) { return sizes.size() < 3 ? 1 : padded(sizes[1]) / kPad; }
 
  private:
-  // A thread of a team must wait for the others in each mini-batch. A further thread is used only if each
-  // thread then has at least kMinMultiplyAdds in the first layer of a mini-batch. Measured with 784 inputs and 32
-  // neurons: a second thread gained time from 4 examples per mini-batch on.
+  // The threads of a team wait for one another in each mini-batch, so each thread needs enough work: at least
+  // kMinMultiplyAdds in the first layer of a mini-batch. Measured with 784 inputs and 32 neurons: a second thread
+  // gained time from 4 examples per mini-batch on.
   static constexpr int64_t kMinMultiplyAdds = 50'000;
   // The most threads that `next` returns.
   static constexpr int64_t kMost = 4;

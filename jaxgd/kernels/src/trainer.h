@@ -1,6 +1,6 @@
 // One thread's network, with the passes over a block of examples: feed forward, back-propagate, update, evaluate.
 //
-// An input in bytes that is zero in all examples of a tile, as many pixels are, is skipped. The activations and deltas
+// If the inputs are bytes, the passes skip an input that is zero in all examples of a tile. The activations and deltas
 // of a block are (m, p_l), with p_l as in descent.h. If several threads train one network, each holds only its own
 // columns of the first layer's deltas.
 #pragma once
@@ -59,7 +59,7 @@ class Trainer {
     if (cost == Cost::kCrossEntropy) z_ = zeros(block * padded(sizes[depth_]));
   }
 
-  // Copies a network from the caller's layout, and back to it.
+  // `read` copies a network from the caller's layout. `write` copies it back.
   void read(const Layers& from) { weights_.read(from); }
   void write(const MutableLayers& to) const { weights_.write(to); }
 
@@ -73,8 +73,8 @@ class Trainer {
     gather(round_ + 1, first, row_of, 0);
   }
 
-  // Computes the outputs of the gathered block. Before it waits for its team, it gathers the block `next`. It
-  // prefetches the rows of the `prefetch` examples after `next`, if they are bytes.
+  // Computes the outputs of the gathered block, and gathers the block `next`. If the inputs are bytes, also prefetches
+  // the rows of the `prefetch` examples after `next`.
   template <typename RowOf>
   void feed_forward(const Block& block, const RowOf& row_of, const Block& next, int64_t prefetch) {
     const int64_t m = block.m;
@@ -114,8 +114,8 @@ class Trainer {
     }
   }
 
-  // Adds the costs of a block and the number of its right answers to an evaluation. Clears `saturated` if an output is
-  // not saturated.
+  // Adds a block's costs and its number of right answers to an evaluation. Clears `saturated` if an output is not
+  // saturated.
   template <typename RowOf>
   void judge(const Block& block, const RowOf& row_of, Evaluation& result) const {
     constexpr float kEps = std::numeric_limits<float>::epsilon();
@@ -189,8 +189,8 @@ class Trainer {
     }
   }
 
-  // Gathers the inputs of a block for one round. If they are bytes, also prefetches the rows of the `prefetch` examples
-  // after the block.
+  // Gathers the inputs of a block for one round. If the inputs are bytes, also prefetches the rows of the `prefetch`
+  // examples after the block.
   template <typename RowOf>
   void gather(int64_t round, const Block& block, const RowOf& row_of, int64_t prefetch) {
     if (!packed_.empty()) {
@@ -219,8 +219,8 @@ class Trainer {
     }
   }
 
-  // a = σ(z) of layer l for m examples, and 0 in the padding. Stores a second result of each neuron, which `kept`
-  // selects.
+  // Replaces z of layer l by a = σ(z) for m examples, and by 0 in the padding. Also stores σ′(z) or σ(−z):
+  // `kept` selects one of them.
   template <typename Kept>
   void activate(size_t l, int64_t m, float* a, const Kept& kept) {
     const Columns own = weights_.columns(l);
@@ -236,8 +236,8 @@ class Trainer {
     }
   }
 
-  // Adds Σ of the examples' updates to biases b, and `factor` times Σ to weights w. Multiplies the deltas by the
-  // factor.
+  // Adds the examples' updates to biases b, and `factor` times the updates to weights w. Leaves the deltas multiplied
+  // by `factor`.
   void add(int64_t m, const std::vector<Floats>& w, const std::vector<Floats>& b, double factor) {
     for (size_t l = 1; l <= depth_; ++l) {
       const int64_t p = weights_.columns(l).count;
@@ -278,8 +278,8 @@ class Trainer {
   double lost_ = 0;
   Weights weights_;
   Answers answers_;
-  // The inputs of this round and of the next, alternating. Bytes are packed tile by tile into packed_, and floats are
-  // copied unchanged to copied_. The unused one of the two is empty.
+  // packed_ or copied_ holds the inputs of this round and of the next one; the other is empty. Bytes are packed tile by
+  // tile into packed_, and floats are copied unchanged to copied_.
   std::vector<PackedInputs> packed_;
   std::vector<Floats> copied_, a_, slope_, delta_;
   // The weighted inputs z of the outputs, for the cross-entropy. The output layer's slope_ is then σ(−z).

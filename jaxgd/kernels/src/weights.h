@@ -80,7 +80,7 @@ class Weights {
     }
   }
 
-  // Copies the network out. All threads hold the same layers after the first, so only rank 0 writes those.
+  // Copies the network to the caller's layout. All threads hold the same later layers, so only rank 0 writes them.
   void write(const MutableLayers& to) const {
     for (size_t l = 1; l <= (rank_ == 0 ? depth_ : 1); ++l) {
       const int64_t inputs = sizes_[l - 1];
@@ -123,7 +123,7 @@ class Weights {
     scale_ = 1;
   }
 
-  // Adds the sums to the weights and biases. Then copies the updated weights to their transpose.
+  // Adds the sums to the weights and biases. Then copies the updated weights to the transpose.
   void add(const Sums& sums) {
     const auto add = [](float* to, const float* from, int64_t n, double factor) {
       const Vector f = broadcast(static_cast<float>(factor));
@@ -151,7 +151,7 @@ class Weights {
   Columns first_;
   std::vector<Floats> forward_, back_, b_;
   // An update with L2 regularization shrinks all weights. A pass over them took 15% to 20% of an epoch of [784, 30, 10]
-  // and [784, 100, 10], and rounded each weight again. Changing a common factor of all weights needs no pass.
+  // and [784, 100, 10], and rounded each weight again. Changing this common factor of all weights needs no pass.
   double scale_ = 1;
 };
 
