@@ -69,7 +69,7 @@ def save_network(path: str | Path, network: Network) -> None:
             dtypes. Also if an activation is a function of your own, which a file cannot hold.
         RangeError: If no file can have this path.
         ShapeError: If the network is a single Layer without a tuple or has no layer, the layers do not fit together, or
-            one has no neuron or no input.
+            a layer has no neuron or no input.
         WriteError: If the file cannot be written, on any process.
 
     Example:
@@ -111,8 +111,8 @@ def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network
 
     Raises:
         CheckpointError: If the file is missing or damaged, holds no network, or is larger than the free memory. Also if
-            it holds float64 while x64 is off, an activation that this version does not know, or values that are not
-            finite although `allow_non_finite` is False.
+            it holds float64 while x64 is off, an activation that this version does not know, or infinite or NaN
+            values without `allow_non_finite`.
         DtypeError: If `path` is not a str or a Path.
         RangeError: If no file can have this path.
 

@@ -31,8 +31,8 @@ class Reason(enum.IntEnum):
         RUNNING: The run has not ended yet.
         UNCHANGED: The last epoch of `train` changed no weight. With an optimizer or a schedule, no epoch changed a
             weight. The cost is unknown, or not near 0 in the sense of `train`.
-        SATURATED: After the last epoch of `train`, all outputs are at the limits of their activation within rounding,
-            such as 0 and 1 for sigmoid, although the cost is not near 0.
+        SATURATED: After the last epoch of `train`, all outputs are at the limits of their activation within rounding.
+            For sigmoid, the limits are 0 and 1. The cost is not near 0.
         START_NOT_FINITE: The cost, its gradient or a variable was infinite or NaN at the start, or a traced label of
             `train` was out of range.
         ZERO_GRADIENT: The gradient is 0, and the curvature does not show a minimum.

@@ -82,7 +82,7 @@ def _scheduled(dtype: np.dtype[Any], schedule: Schedule, updates: Array) -> Arra
 
 
 def weight_decay(dtype: np.dtype[Any], l2: Real, n: int, name: str = "l2") -> Array:
-    """Return λ/n in the dtype. Raise if λ/n is negative or not finite. A traced λ is not checked."""
+    """Return λ/n in the dtype. Raise if λ/n is negative or not finite. The range of a traced λ is not checked."""
     require_real("train", name, l2)
     if is_traced(l2):
         return jnp.asarray(l2, dtype) / n

@@ -37,7 +37,7 @@ Records = tuple[tuple[str, Any], ...]
 class LayerGradientNorms:
     """Record how fast each layer learns: the length of the gradient in each layer, for `train(record=…)`.
 
-    By default, the value of a layer is ‖∂C/∂(w, b)‖ for its weights w and biases b, and the cost C over all training
+    By default, the value of a layer with weights w and biases b is ‖∂C/∂(w, b)‖. C is the cost over all training
     examples. An entry has the shape (layers,), with the first hidden layer first. With `of="layer"`, the squares of an
     entry's numbers add up to gradient_norm². A run with mini-batches computes ∇C once more per entry. A full-batch run
     already has ∇C.

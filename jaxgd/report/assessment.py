@@ -22,7 +22,7 @@ def draw(
 
     A row of the matrix counts the images of one class, and a column counts the images with one answer. The color shows
     the share of the class: blue for right answers, and orange on a logarithmic scale for wrong answers. The title of a
-    picture shows the index and the label of the image, the answer, and the activation of the answer.
+    picture shows the image's index and label, the answer, and the answer's activation.
 
     Args:
         assessment: The result of `assess`.
