@@ -44,14 +44,14 @@ class Layer(_Parameters):
 
     a = σ(w a_in + b), where σ is the activation.
 
-    A layer is a tuple of two arrays: `w, b = layer`. It is a pytree with the leaves w and b. The activation is static
-    data of the pytree's structure, so a gradient and any other tree of the same structure have the same activation.
+    A layer is a tuple of two arrays: `w, b = layer`. It is a pytree with the leaves w and b. The activation is part
+    of the pytree's structure, so a gradient has the activation of its layer.
     `layer._replace(w=…, b=…)` makes a layer with other leaves and the same activation.
 
     Attributes:
         w: Weights, (out, in). As in the book, w[j, k] connects input k to neuron j.
         b: Biases, (out,), one per neuron.
-        activation: "sigmoid" (default), "tanh", "relu", "softmax" for the output layer, or a function of the weighted
+        activation: "sigmoid" (default), "tanh", "relu", "softmax" for the output layer, or a function from the weighted
             inputs z, (..., out), to outputs of the same shape. A new function object changes the structure and causes a
             recompilation, so define the function once.
 
@@ -95,7 +95,7 @@ class Layer(_Parameters):
         return f"Layer(w={self.w!r}, b={self.b!r}, activation={self.activation!r})"
 
     def __getnewargs__(self) -> tuple[Any, Any, Activation]:
-        """Return the arguments with which copy and pickle make the layer again."""
+        """Return the arguments of the constructor, for copy and pickle."""
         return self.w, self.b, self.activation
 
     def tree_flatten_with_keys(self) -> tuple[tuple[tuple[object, object], ...], Activation]:
@@ -109,7 +109,7 @@ class Layer(_Parameters):
 
     @classmethod
     def tree_unflatten(cls, activation: Activation, leaves: Iterable[Any]) -> "Layer":
-        """Return the layer with these leaves, unchecked. JAX also passes objects that are not arrays."""
+        """Return the layer with these leaves, unchecked: JAX also passes objects that are not arrays."""
         return cls._unchecked(leaves, activation)
 
 
@@ -134,17 +134,18 @@ def init_network(
         key: A JAX random key. The same key gives the same network.
         sizes: The widths (inputs, …, outputs): at least two whole numbers, each from 1 to 2³¹ − 1.
         scheme: "gaussian" (default) or "scaled".
-        dtype: A real floating-point dtype. By default JAX's default float: float32, or float64 where x64 is enabled.
-        activation: The activation of all layers, or a sequence of one per layer: "sigmoid" (default), "tanh", "relu",
-            "softmax" for the output layer, or a function of z; see `Layer`. The weights do not depend on it.
+        dtype: A real floating-point dtype. By default float32, or float64 if x64 is enabled.
+        activation: The activation of all layers, or a sequence with one activation per layer. An activation is
+            "sigmoid" (default), "tanh", "relu", "softmax" for the output layer, or a function of z; see `Layer`. The
+            weights do not depend on it.
 
     Returns:
         A tuple of len(sizes) − 1 layers. Layer l has w (sizes[l + 1], sizes[l]) and b (sizes[l + 1],).
 
     Raises:
-        RangeError: If sizes holds fewer than two numbers or a number outside 1 to 2³¹ − 1, the weights need more memory
-            than is free, or the scheme or an activation is unknown. Inside jit, the memory is not checked. Also if
-            there is not one activation per layer, or softmax is not at the output.
+        RangeError: If sizes holds fewer than two numbers or a number outside 1 to 2³¹ − 1, or the scheme or an
+            activation is unknown. Also if there is not one activation per layer, or softmax is not at the output.
+            Outside jit, also if the weights need more memory than is free.
         DtypeError: If the key is not a random key, a width is not a whole number known before tracing, or the dtype is
             not real floating point of 16 bits or more. Also if an activation is neither a name nor a function.
         ShapeError: If the key is an array of keys.
@@ -184,8 +185,8 @@ def _two_keys(key: Array) -> tuple[Array, Array]:
 
 
 def first_network(seed: int, sizes: Sequence[int], scheme: str) -> tuple[Network, PRNGKeyArray]:
-    """Draw an untrained network from a seed, and the key that decides the order of the examples."""
-    # Name the generator: otherwise a user's JAX setting for it would change the numbers drawn from a seed.
+    """Return an untrained network, and the key for the order of the examples, both drawn from a seed."""
+    # Without `impl`, the user's default generator in JAX would change the numbers.
     network_key, order_key = _two_keys(jax.random.key(seed, impl="threefry2x32"))
     return init_network(network_key, sizes, scheme), order_key
 
@@ -193,7 +194,7 @@ def first_network(seed: int, sizes: Sequence[int], scheme: str) -> tuple[Network
 def require_memory(
     who: str, sizes: Sequence[int], dtype: DTypeLike, copies: int, purpose: str, device: jax.Device | None = None
 ) -> None:
-    """Raise RangeError if this number of copies of a wide network needs more memory than a device has free."""
+    """Raise RangeError if the free memory of a device cannot hold `copies` copies of a wide network."""
     weights = sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
     if weights < WIDE:
         return
@@ -213,21 +214,21 @@ def _free_memory(device: jax.Device) -> int | None:
     return known["bytes_limit"] - known["bytes_in_use"] if {"bytes_limit", "bytes_in_use"} <= known.keys() else None
 
 
-# A wide layer is drawn in blocks of rows, each with at most this many weights, or of one row. A draw takes three times
-# the memory of its result.
+# A wide layer is drawn in blocks of rows, because a draw takes three times the memory of its result. A block has at
+# most this number of weights, but at least one row.
 _BLOCK = 2**22
 
 
 @jit(static_argnames=("n_out", "n_in", "dtype", "scaled", "in_blocks"))
 def _weights(key: PRNGKeyArray, n_out: int, n_in: int, dtype: np.dtype[Any], scaled: bool, in_blocks: bool) -> Array:
-    """Draw the weights of a layer. `in_blocks` saves memory, but XLA cannot divide such a draw among devices."""
+    """Draw the weights of a layer. A draw in blocks saves memory, but XLA cannot divide it among devices."""
 
     def drawn(key: PRNGKeyArray, rows: int) -> Array:
         w = jax.random.normal(key, (rows, n_in), dtype)
         if not scaled:
             return w
-        # Without the barrier, XLA would multiply by 1/√in, which rounds differently, and would not first round w to its
-        # dtype.
+        # Without the barrier, XLA would not round w to its dtype first, and would multiply by 1/√in. Both change the
+        # result.
         w, divisor = optimization_barrier((w, jnp.sqrt(jnp.asarray(n_in, dtype))))
         return jnp.asarray(w / divisor)
 
@@ -252,9 +253,9 @@ def _weights(key: PRNGKeyArray, n_out: int, n_in: int, dtype: np.dtype[Any], sca
 
 @functools.cache
 def _threefry_at_offset() -> object:
-    """Return JAX's default random generator with an offset, for keys of four words.
+    """Return a variant of JAX's default random generator that skips the first values.
 
-    The first two words are a usual key, and the last two are the number of values to skip.
+    Its keys have four words: the two words of a usual key, and two words for the number of values to skip.
     """
 
     def random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
@@ -364,8 +365,8 @@ def feedforward(
         x: Inputs, real floating point, (..., in): one example (in,) or a batch with any number of leading axes.
         activation: Activations in place of the network's own, as in `init_network`. Default None, the network's own.
         precision: Precision of the matrix products, as in `jax.numpy.matmul`. The default may be TF32 or bfloat16 on an
-            accelerator; "highest" keeps float32. An algorithm of `jax.lax.DotAlgorithmPreset`, or its name, must be one
-            that the device has.
+            accelerator; "highest" keeps float32. A `jax.lax.DotAlgorithmPreset`, or its name, is allowed if the device
+            has this algorithm.
 
     Returns:
         Outputs, (..., out): between 0 and 1 for sigmoid and softmax, between −1 and 1 for tanh, and 0 or more for relu.

@@ -31,10 +31,10 @@ from jaxgd.network import Layer, Network, network_sizes
 from jaxgd.pieces import assembled, pieces, spans_processes, together
 
 _NETWORK, _OLD_NETWORK = "jaxgd.network/2", "jaxgd.network/1"
-# The format of a network with an activation other than sigmoid. Versions of jaxgd that do not know it refuse it.
+# The format of a network with an activation other than sigmoid. Older versions of jaxgd refuse it.
 _ACTIVATED = "jaxgd.network/3"
-# The dtypes in the order of the safetensors format. A file has its tensors in the reverse order of their dtypes, and
-# those of the same dtype in the order of their names.
+# The dtypes in the order of the safetensors format. A file sorts its tensors by dtype, in the reverse order, and then
+# by name.
 _DTYPES = {
     name: jnp.dtype(dtype)
     for name, dtype in (
@@ -44,7 +44,7 @@ _DTYPES = {
     )
 }
 _FLOAT_DTYPES = [_DTYPES[name] for name in ("F16", "BF16", "F32", "F64")]
-_LONGEST = 100_000_000  # limit on the header in bytes, as in the format
+_LONGEST = 100_000_000  # most bytes of a header in the safetensors format
 
 
 def save_network(path: str | Path, network: Network) -> None:
@@ -69,7 +69,7 @@ def save_network(path: str | Path, network: Network) -> None:
             dtypes. Also if an activation is a function of your own, which a file cannot hold.
         RangeError: If no file can have this path.
         ShapeError: If the network is a single Layer without a tuple or has no layer, the layers do not fit together, or
-            one has no neuron or no input.
+            a layer has no neuron or no input.
         WriteError: If the file cannot be written, on any process.
 
     Example:
@@ -111,8 +111,8 @@ def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network
 
     Raises:
         CheckpointError: If the file is missing or damaged, holds no network, or is larger than the free memory. Also if
-            it holds float64 while x64 is off, an activation that this version does not know, or values that are not
-            finite although `allow_non_finite` is False.
+            it holds float64 while x64 is off, an activation that this version does not know, or infinite or NaN
+            values without `allow_non_finite`.
         DtypeError: If `path` is not a str or a Path.
         RangeError: If no file can have this path.
 
@@ -166,7 +166,7 @@ def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network
 
 def _require_network(who: str, network: Network) -> None:
     """Raise unless `network` is a sequence of layers that a file can hold."""
-    layers = () if isinstance(network, Layer) else network  # network_sizes explains a single layer
+    layers = () if isinstance(network, Layer) else network  # network_sizes raises for a single layer
     if not isinstance(layers, (tuple, list)) or not all(isinstance(layer, Layer) for layer in layers):
         raise DtypeError(
             f"{who}: network must be a tuple of layers, got {describe(network)}.\n"
@@ -190,7 +190,7 @@ def _require_network(who: str, network: Network) -> None:
 
 
 def _verified_activations(path: Path, sha: str, metadata: dict[str, str], layers: int) -> list[str] | None:
-    """Return the activations if the SHA-256 shows that `save_network` wrote this file. Return None without a SHA-256.
+    """Return the activations if the SHA-256 of the file is right. Return None if the file has no SHA-256.
 
     Raise CheckpointError if the file is damaged, or if this version of jaxgd does not know its activations.
     """
@@ -205,7 +205,7 @@ def _verified_activations(path: Path, sha: str, metadata: dict[str, str], layers
             f"load_network: {path} must have {layers} of the activations {', '.join(ACTIVATIONS)}, got {names[:100]}.\n"
             "A newer version of jaxgd may know these activations."
         )
-    # A flipped bit damages only one of the words "jaxgd" and "sha256". The other shows that jaxgd wrote the file.
+    # "jaxgd" or "sha256" shows that jaxgd wrote the file. A flipped bit damages only one of these words.
     ours = any(word in text for text in (*metadata, *metadata.values()) for word in ("jaxgd", "sha256"))
     if ours and metadata != {"format": _OLD_NETWORK}:
         raise CheckpointError(
@@ -216,10 +216,10 @@ def _verified_activations(path: Path, sha: str, metadata: dict[str, str], layers
 
 
 def checksum(kind: str, sha: str, notes: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the metadata of a file: its format with a SHA-256, and the further texts `notes`.
+    """Return the metadata of a file: its format with a SHA-256, and the texts `notes`.
 
-    `sha` is the SHA-256 of all names, dtypes, shapes and values. If there are notes, the metadata hold a SHA-256 of
-    `sha` and the notes instead.
+    `sha` is the SHA-256 of all names, dtypes, shapes and values. With notes, the metadata hold a SHA-256 of `sha` and
+    the notes in place of `sha`.
     """
     if notes:
         sha = hashlib.sha256(json.dumps([sha, notes], sort_keys=True).encode()).hexdigest()
@@ -231,7 +231,7 @@ def write_tensors(
 ) -> None:
     """Write arrays to a safetensors file, with their SHA-256.
 
-    `notes` are further texts for the metadata. If an array spans processes, all processes must call this function
+    `notes` are texts for the metadata. If an array spans processes, all processes must call this function
     together.
     """
     tensors = {name: x if hasattr(x, "dtype") else np.asarray(x) for name, x in tensors.items()}
@@ -373,7 +373,10 @@ def _exactly(file: FileIO, size: int, buffer: NDArray[np.uint8] | None = None) -
 def _header(
     content: NDArray[np.uint8], size: int
 ) -> tuple[dict[str, str], dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]]:
-    """Return the metadata of a header, and the dtype, shape and offset of each tensor in data of this size."""
+    """Return the metadata of a header, and the dtype, shape and offset of each tensor.
+
+    `size` is the number of bytes after the header.
+    """
     try:
         header: object = json.loads(content.tobytes().decode("utf-8"), object_pairs_hook=unique)
     except RecursionError as error:

@@ -16,7 +16,7 @@ class Reason(enum.IntEnum):
 
     Attributes:
         COMPLETED: Every requested update was made.
-        NOT_FINITE: The cost, its gradient or a variable became infinite or NaN after the start. Also if `train` with
+        NOT_FINITE: The cost, its gradient or a variable became infinite or NaN after the start. Or `train` with
             `keep="best"` or `patience` found no finite value on the validation examples.
         STOPPED: A callback ended the run.
         GRADIENT: The norm of the gradient is within its tolerance.
@@ -29,10 +29,10 @@ class Reason(enum.IntEnum):
         SECONDS: The time limit passed before a stopping test was met.
         BAD_RULE: A number of the rule or a bound is out of range.
         RUNNING: The run has not ended yet.
-        UNCHANGED: The last epoch of `train` changed no weight, and the cost is not near 0 or not known. With an
-            optimizer or a schedule, no epoch changed a weight. `train` gives the limit of the cost.
-        SATURATED: After the last epoch of `train`, all outputs are 0 or 1 within rounding, or at the limits of another
-            activation, and the cost is not near 0.
+        UNCHANGED: The last epoch of `train` changed no weight. With an optimizer or a schedule, no epoch changed a
+            weight. The cost is unknown, or not near 0 in the sense of `train`.
+        SATURATED: After the last epoch of `train`, all outputs are at the limits of their activation within rounding.
+            For sigmoid, the limits are 0 and 1. The cost is not near 0.
         START_NOT_FINITE: The cost, its gradient or a variable was infinite or NaN at the start, or a traced label of
             `train` was out of range.
         ZERO_GRADIENT: The gradient is 0, and the curvature does not show a minimum.
@@ -85,7 +85,7 @@ _MESSAGES = {
     Reason.PATIENCE: "out of patience: no new best network on the validation examples within the epochs that "
     "`patience` allows",
 }
-# The advice for a rule with a step size, whose name replaces {}, and for a rule without one.
+# The advice for a rule with a step size, and for a rule without one. The name of the step size replaces {}.
 _ADVICE = {
     Reason.NOT_FINITE: ("Try a smaller {}", "Check the cost near the last v"),
     Reason.STALLED: (

@@ -30,11 +30,11 @@ _Index = tuple[Slice, ...]
 def together(work: Callable[[], T], kind: Callable[[str], Exception]) -> T:
     """Run the work on every process of a job, and return its result. If it fails on one process, raise on all.
 
-    No process then waits for a failed one. All processes must call this function together.
+    So no process waits for a failed process. All processes must call this function together.
 
     Args:
         work: A function without collective operations.
-        kind: A function that makes the exception from a message, for processes whose own work succeeded.
+        kind: A function that makes an exception from a message. The processes that did not fail raise this exception.
 
     Returns:
         The result of `work` on this process.
@@ -76,13 +76,14 @@ def spans_processes(x: object) -> bool:
 
 
 def boxes(shape: Sequence[int], box: Sequence[int], start: Sequence[int]) -> Iterator[_Index]:
-    """Yield the parts of an array in row-major order. No part is larger than the box.
+    """Divide an array along a grid of boxes, and yield the parts in row-major order.
+
+    The array may be a shard of a larger array. The grid begins at the first element of the larger array.
 
     Args:
         shape: The shape of the array.
-        box: The largest shape of a part.
-        start: The index of the array's first element in a larger array. A grid of boxes divides the larger array, from
-            its first element on. The edges of these boxes divide this array into the parts.
+        box: The shape of a box.
+        start: The index of the array's first element in the larger array.
 
     Yields:
         The slices of each part in the larger array.
@@ -96,22 +97,23 @@ def boxes(shape: Sequence[int], box: Sequence[int], start: Sequence[int]) -> Ite
 
 
 def rows(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
-    """Return the shape of the largest box of whole rows with at most `PIECE` bytes, but at least one row."""
+    """Return the shape of a box of whole rows: as many as fit into `PIECE` bytes, but at least one."""
     row = itemsize * int(np.prod(shape[1:], dtype=object))
     return (max(PIECE // max(row, 1), 1), *(max(n, 1) for n in shape[1:])) if shape else ()
 
 
 def pieces(x: ArrayLike) -> Iterator[UInt8[np.ndarray, "n"]]:
-    """Yield the bytes of an array's values in row-major order: a sharded array in pieces, any other array at once.
+    """Yield the bytes of an array's values in row-major order.
 
-    The values of an array on one CPU device are not copied. If a sharded array spans processes, every process gets all
-    pieces, and all processes must read the pieces together.
+    A sharded array is read in pieces, and any other array in one piece. The values of an array on one CPU device are
+    not copied. If a sharded array spans processes, every process gets all pieces, and all processes must read the
+    pieces together.
     """
     if not isinstance(x, jax.Array):
         whole = np.ascontiguousarray(x)
     elif x.is_fully_replicated:
-        # JAX keeps the NumPy copy of an accelerator array as long as the array object. `addressable_data` makes a new
-        # object, whose copy is freed earlier.
+        # JAX keeps the NumPy copy of an accelerator array until the array object is freed. `addressable_data` makes a
+        # new object, which is freed earlier.
         whole = np.ascontiguousarray(x.addressable_data(0))
     else:
         yield from map(_bytes, _gathered(x))
@@ -139,7 +141,7 @@ def _gathered(x: Array) -> Iterator[Shaped[np.ndarray, "..."]]:
         if spans_processes(x):
             from jax.experimental import multihost_utils
 
-            # Exactly one process has the bytes of an element. The others have zeros.
+            # Exactly one process has the bytes of an element, and the others have zeros, so OR gives the bytes.
             each = multihost_utils.process_allgather(_bytes(piece))
             piece = np.bitwise_or.reduce(each, axis=0).view(x.dtype).reshape(piece.shape)
         yield piece
@@ -160,10 +162,10 @@ def assembled(
 
     Args:
         shape: The shape of the array.
-        dtype: The dtype of the array. It may have 64 bits although JAX's setting x64 is off.
+        dtype: The dtype of the array. A 64-bit dtype is kept even if x64 is off.
         read: A function that takes a tuple with one slice per axis, and returns the values there.
-        sharding: The devices of the array. Each process reads the parts of its own devices. Default: the default
-            device, uncommitted. The pieces are then read in row-major order.
+        sharding: The devices of the array. Each process reads the parts of its own devices. By default, the
+            array is on the default device, uncommitted, and its pieces are read in row-major order.
         box: The largest shape of a piece. Default: whole rows.
 
     Returns:
@@ -243,7 +245,7 @@ def digest(arrays: Sequence[Array | NDArray[Any]]) -> list[str]:
 
 
 def _own_sums(x: Array | NDArray[Any]) -> list[NDArray[Any]]:
-    """Return the two sums for each of this process's parts of an array. Only one device counts each part."""
+    """Return the two sums of each part of an array that this process counts. One device counts each part."""
     parts: list[tuple[Array | NDArray[Any], Sequence[int]]]
     if not isinstance(x, jax.Array):
         parts = [(x, (0,) * x.ndim)] if jax.process_index() == 0 else []
@@ -269,7 +271,7 @@ def _sums(x: ArrayLike, start: UInt32[Array, "axes"]) -> UInt32[Array, "2"]:
     s = _mix(u ^ p)
     t = _mix(s + q)
     zero = jnp.asarray(0, np.uint32)
-    # Two calls of jnp.sum would write s and t to memory. One reduction of a pair does not.
+    # Reduce s and t together: two calls of jnp.sum would write s and t to memory.
     sums: tuple[Array, Array]
     sums = lax.reduce((s, t), (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), tuple(range(u.ndim)))
     return jnp.stack(sums)
@@ -282,7 +284,7 @@ def _mix(x: Array) -> Array:
 
 
 def _words(x: Array) -> UInt32[Array, "..."]:
-    """Return the elements as words of 32 bits. Elements of more than 32 bits give one or two more axes."""
+    """Return the elements as words of 32 bits. Words of longer elements lie along one or two more axes."""
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         x = jnp.stack([x.real, x.imag], axis=-1)
     if x.dtype.itemsize <= 4 and not jnp.issubdtype(x.dtype, jnp.inexact):

@@ -8,7 +8,7 @@ import jax
 
 
 class _Bar(Protocol):
-    """The members of tqdm's bar that are used."""
+    """The members of tqdm's bar that jaxgd uses."""
 
     disable: bool
     n: int

@@ -86,8 +86,8 @@ def gradient_seed(request: pytest.FixtureRequest) -> int:
 def check_gradients(request: pytest.FixtureRequest, gradient_seed: int) -> Callable[..., "GradientReport"]:
     """Run jaxgd.check_gradients. Fail the test with the report if a gradient is wrong, otherwise return the report.
 
-    With strict=True, a check that cannot tell right from wrong fails too. Otherwise the summary of the run lists it.
-    strict and the seed come from the call, or from the marker `gradients`. By default, they are False and 0.
+    With strict=True, a check that cannot tell right from wrong fails too. Otherwise the summary of the run lists its
+    test. The call or the marker `gradients` sets strict, by default False, and the seed, by default 0.
     """
     node: pytest.Item = request.node
     always = bool(_arguments(node, node.iter_markers("gradients")).get("strict", False))
@@ -136,7 +136,7 @@ def _fail(node: pytest.Item, message: str) -> NoReturn:
 
 
 def _arguments(node: pytest.Item, marks: Iterable[pytest.Mark]) -> dict[str, object]:
-    """Return the markers' arguments by name. If several markers give an argument, the closest to the test decides."""
+    """Return the markers' arguments by name. If several give an argument, the marker closest to the test decides."""
 
     def gradients(points: object = None, seeds: object = None, strict: object = None) -> None: ...
 

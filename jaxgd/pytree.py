@@ -66,7 +66,7 @@ def distance(u: V, v: V) -> Float[Array, ""]:
     def differences(u: V, v: V) -> list[Array]:
         return [_wide(x) for x in tree_leaves(subtract(u, v))]
 
-    # XLA would keep u − v between the two passes, unless a barrier makes it compute u − v twice.
+    # Without the barrier, XLA would keep u − v for the second pass instead of computing it again.
     u, v, scale = optimization_barrier((u, v, _scale(differences(u, v))))
     return jnp.asarray(scale * jnp.sqrt(_sum([(x / scale) ** 2 for x in differences(u, v)])))
 
@@ -108,7 +108,7 @@ def scaled(a: ArrayLike, x: V) -> V:
 
 
 def unit_vector(v: V, dtype: DTypeLike) -> tuple[V, Float[Array, ""]]:
-    """Return v/‖v‖, or 0 for v = 0, and ‖v‖ in the given dtype.
+    """Return v/‖v‖, and ‖v‖ in the given dtype. For v = 0, return 0 in place of v/‖v‖.
 
     >>> print(unit_vector(jnp.array([3.0, 4.0]), jnp.float32)[0])
     [0.6 0.8]
@@ -179,15 +179,14 @@ def select(condition: Bool[Array, ""], u: V, v: V) -> V:
 
 
 def _wide(x: ArrayLike) -> Array:
-    # Add in float32 or wider: in bfloat16 a sum of ones stops growing at 256.
+    # Sums need float32 or wider: in bfloat16, a sum of ones stops growing at 256.
     return jnp.asarray(x).astype(jnp.promote_types(jnp.result_type(x), np.float32))
 
 
 def _scale(leaves: list[Array]) -> Array:
-    """Return the largest absolute value, limited to a range of safe divisors; 1 if it is infinite or NaN."""
+    """Return a safe divisor: the largest absolute value, clipped to a safe range, or 1 if it is not finite."""
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in leaves if jnp.size(x)]))
-    # The clip keeps 1/scale, and the square of the largest x/scale, within the normal range. XLA divides by multiplying
-    # with 1/scale.
+    # XLA multiplies by 1/scale. The clip keeps 1/scale, and (x/scale)² for the largest x, within the normal range.
     limits = finfo(largest.dtype)
     return jnp.clip(jnp.where(jnp.isfinite(largest), largest, 1), limits.tiny**0.75, limits.max**0.75)
 

@@ -20,7 +20,7 @@ Schedule = Callable[[Array], ArrayLike]
 
 
 def updates_before(n: int, batch_size: int | None, done: Array | int, epochs: int) -> Array:
-    """Return the number of updates made before each update of the `epochs` epochs after the first `done` epochs."""
+    """Return the indices, from 0, of all updates in the `epochs` epochs that follow the first `done` epochs."""
     each = -(-n // (batch_size or n))
     return jnp.asarray(each * done + np.arange(each * epochs))
 
@@ -63,7 +63,7 @@ def _step_size(
 
 
 def _scheduled(dtype: np.dtype[Any], schedule: Schedule, updates: Array) -> Array:
-    """Return the rate of each update. The schedule may use numbers that jit or vmap traces."""
+    """Return the rate of each update. Rates that jit or vmap traces are not checked."""
 
     def rate(k: Array) -> Array:
         eta = schedule(k)
@@ -82,7 +82,7 @@ def _scheduled(dtype: np.dtype[Any], schedule: Schedule, updates: Array) -> Arra
 
 
 def weight_decay(dtype: np.dtype[Any], l2: Real, n: int, name: str = "l2") -> Array:
-    """Return λ/n in the dtype. Raise unless λ, the argument `name`, is traced, or λ/n is finite and at least 0."""
+    """Return λ/n in the dtype. Raise if λ/n is negative or not finite. The range of a traced λ is not checked."""
     require_real("train", name, l2)
     if is_traced(l2):
         return jnp.asarray(l2, dtype) / n
@@ -99,7 +99,7 @@ def rates_of_epoch(rates: Rates, k: int, epochs: int) -> Rates:
     """Return the rates of epoch k of a run. With a schedule, `rates.eta` has one entry per update of all epochs."""
     if rates.eta.ndim == 0 or epochs == 0:
         return rates
-    # NumPy takes the slice, because JAX would compile it.
+    # Slice in NumPy, because JAX would compile the slice.
     of_epoch: Array = np.asarray(rates.eta).reshape(epochs, -1)[min(k, epochs - 1)]
     return rates._replace(eta=of_epoch)
 
@@ -110,7 +110,7 @@ def may_wait(rates: Rates, config: StaticConfig) -> bool:
 
 
 def in_range(rates: Rates) -> Array:
-    """Return True if η is finite and above 0 (at least 0 in a schedule), and the decay is finite and at least 0."""
+    """Return True if η and the decay are finite and not negative, and a constant η is not 0."""
     eta, decay = rates
     ok = jnp.all(jnp.isfinite(eta) & ((eta >= 0) if eta.ndim else (eta > 0)))
     return ok if decay is None else ok & jnp.isfinite(decay) & (decay >= 0)

@@ -37,10 +37,10 @@ Records = tuple[tuple[str, Any], ...]
 class LayerGradientNorms:
     """Record how fast each layer learns: the length of the gradient in each layer, for `train(record=…)`.
 
-    By default, the value of a layer is ‖∂C/∂(w, b)‖ for its weights w and biases b, and the cost C over all training
-    examples. An entry has the shape (layers,), with the first hidden layer first. With `of="layer"`, the squares of its
-    numbers add up to gradient_norm². A run with mini-batches computes ∇C once more per entry. A full-batch run already
-    has ∇C.
+    By default, the value of a layer with weights w and biases b is ‖∂C/∂(w, b)‖. C is the cost over all training
+    examples. An entry has the shape (layers,), with the first hidden layer first. With `of="layer"`, the squares of an
+    entry's numbers add up to gradient_norm². A run with mini-batches computes ∇C once more per entry. A full-batch run
+    already has ∇C.
 
     Attributes:
         of: "layer" (default); "w" for the weights only; or "b" for the biases only, which gives the book's ‖δ^l‖.
@@ -77,8 +77,8 @@ class TrainingSharpness:
     XLA computes λ_max, even if another kernel trains the network.
 
     Attributes:
-        every: The number of epochs between two entries, at least 1 (default). The other epochs have NaN. Under vmap,
-            if the states of the batch are at different epochs, every epoch takes the time of an entry.
+        every: The number of epochs between two entries, at least 1 (default). The other epochs have NaN. Under vmap
+            with states at different epochs, every epoch takes the time of an entry.
 
     Source: Cohen et al., ICLR 2021.
 

@@ -37,7 +37,7 @@ def epoch(
     batch_size: int,
     decay: Array | None = None,
 ) -> tuple[Network, Tree, Array]:
-    """Make one update per mini-batch, over all examples in the given order. See `backend.epoch` for the arguments.
+    """Make one update per mini-batch, and use all examples in the given order. See `backend.epoch` for the arguments.
 
     Return the network, the state of the rule, and True if the cost of every mini-batch was finite.
     """
@@ -51,7 +51,7 @@ def epoch(
         mini_batch = Examples(examples.x[rows], examples.y[rows])
 
         def costs(network: Network) -> tuple[Array, Array]:
-            """Return the cost with and without the term of L2 regularization."""
+            """Return the cost with the L2 term, and the cost without it."""
             c = objective.batch(network, mini_batch)
             return c if decay is None else c + penalty(network, decay), c
 
@@ -59,7 +59,7 @@ def epoch(
         network, optimizer_state = step(
             network, optimizer_state, gradient, rule, value=total, value_fn=lambda network: costs(network)[0]
         )
-        # Test c and not `total`: XLA leaves out the sum over all weights in `total` if nothing needs it.
+        # Test c, not `total`: unless the rule needs `total`, XLA leaves out its sum over all weights.
         return (network, optimizer_state, finite & jnp.isfinite(c)), None
 
     carry = (network, optimizer_state, jnp.array(True))
@@ -72,19 +72,19 @@ def epoch(
 
 
 class _XLA(Backend):
-    """XLA as a backend: every network, cost and optimizer, on every device."""
+    """The XLA backend, for every network, cost and optimizer, on every device."""
 
     name, platform = "xla", None
 
     def about(self) -> str:
-        """Return the kind of device, and the flags that the environment gives to XLA."""
+        """Return the kind of device, and the value of XLA_FLAGS."""
         return f"on {jax.default_backend()}, XLA_FLAGS {os.environ.get('XLA_FLAGS') or 'not set'}"
 
     def why_unsupported(self, job: Job) -> None:
         """Return None: XLA runs every job."""
 
     def epoch(self, by_xla: Epoch, optimizer_state: Tree, batch_size: int, objective: Objective) -> Epoch:
-        """Return XLA's function unchanged."""
+        """Return `by_xla` unchanged."""
         return by_xla
 
 

@@ -1,4 +1,4 @@
-"""The axes of a mesh: explicit axes made automatic for a function, and values that vary over manual axes."""
+"""The axes of a mesh: run a function with automatic axes, and cast values to vary over manual axes."""
 
 import functools
 import re
@@ -32,15 +32,14 @@ def explicit_mesh(tree: object) -> Mesh | AbstractMesh | None:
 def automatic(f: Callable[..., R], args: tuple[object, ...], shardings: Callable[[NamedSharding], object]) -> R:
     """Return f(*args), computed with automatic axes.
 
-    With explicit axes, JAX refuses an operation whose output sharding is ambiguous. The functions of jaxgd name no
-    output shardings. With automatic axes, XLA chooses the shardings. The results have explicit axes again.
+    With explicit axes, JAX refuses an operation whose output sharding is ambiguous, and jaxgd names no output
+    shardings. With automatic axes, XLA chooses them. The results have explicit axes again.
 
     Args:
         f: A function of arrays and static pytrees.
         args: The arguments, trees of arrays.
-        shardings: A function that takes the sharding of replicated arrays and returns the shardings of f's result, as
-            a tree like the result or a prefix of it. It is called only if the results are traced. Other results keep
-            the sharding that XLA has chosen.
+        shardings: A function from the sharding of replicated arrays to the shardings of f's result: a tree like the
+            result, or a prefix of this tree. It is called only while JAX traces. Otherwise, XLA chooses the shardings.
 
     Returns:
         The result of f.
@@ -61,8 +60,8 @@ def automatic(f: Callable[..., R], args: tuple[object, ...], shardings: Callable
 def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function of a cost so that it computes with automatic axes if an argument has explicit axes.
 
-    A cost that names the shardings of its results, or calls `jax.shard_map`, needs explicit axes. With such a cost, the
-    function runs with explicit axes. With automatic axes, results that `jit` or `vmap` traces are replicated.
+    If the cost names the shardings of its results or calls `jax.shard_map`, the function runs with explicit axes.
+    Otherwise, the results are replicated under `jit` or `vmap`.
     """
 
     @functools.wraps(f)
@@ -83,7 +82,7 @@ def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
         try:
             return automatic(call, tuple(leaves[i] for i in places), lambda replicated: replicated)
         except Exception as error:  # JAX raises exceptions of several types
-            # JAX raises the second message if the cost calls `jax.shard_map`.
+            # The second text is from JAX's message for a cost that calls `jax.shard_map`.
             if "AxisType.Auto" not in str(error) and "mesh passed to shard_map" not in str(error):
                 raise
             return f(*args, **kwargs)
@@ -94,11 +93,11 @@ def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
 def _moved(x: jax.Array, old: Mesh, new: Mesh) -> jax.Array:
     """Move an array from the mesh `old` to the mesh `new` of the same devices, without a copy.
 
-    Return an array that is not on `old` unchanged.
+    Other arrays are returned unchanged.
     """
     sharding = getattr(x, "sharding", None)
     if isinstance(sharding, NamedSharding) and sharding.mesh == old:
-        # device_put refuses an array that spans several processes.
+        # Not device_put, which refuses an array that spans several processes.
         return jax.make_array_from_single_device_arrays(
             x.shape, NamedSharding(new, sharding.spec), [shard.data for shard in x.addressable_shards]
         )
@@ -133,7 +132,7 @@ def varying(tree: T, like: object) -> T:
     axes = _axes_of_tree(like)
 
     def cast(x: Any) -> Any:
-        # Functions, texts and whole numbers are part of the program, so they have no axes.
+        # Functions, texts and whole numbers are constants of the program, so they vary over no axis.
         return cast_to_vary(jnp.asarray(x), axes) if isinstance(x, jax.Array | np.ndarray | float) else x
 
     return tree_map(cast, tree) if axes else tree
@@ -147,7 +146,7 @@ def cast_to_vary(x: jax.Array, axes: frozenset[str]) -> jax.Array:
 
 
 def varying_axes(x: object) -> frozenset[str]:
-    """Return the manual axes over which a traced array varies. Its `jax.ShapeDtypeStruct` may be given instead."""
+    """Return the manual axes over which a traced array, or its `jax.ShapeDtypeStruct`, varies."""
     kind = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x) if is_traced(x) else None
     manual = getattr(kind, "manual_axis_type", None)
     axes: frozenset[str] = frozenset() if manual is None else manual.varying
@@ -161,7 +160,7 @@ def _axes_of_tree(tree: object) -> frozenset[str]:
 def require_equal_cost(who: str, c: object, v: object) -> None:
     """Raise RangeError if the cost c, or its ShapeDtypeStruct, varies over a manual axis over which v does not vary.
 
-    JAX would sum the gradient and the Hessian of this cost over the devices, but no device computes the summed cost.
+    JAX would differentiate the sum of the devices' costs, but each device computes only its own cost.
     """
     if shared := sorted(_axes_of_tree(c) - _axes_of_tree(v)):
         raise RangeError(
@@ -176,7 +175,7 @@ def require_checked_axes(who: str, cost: Callable[..., object], *args: object) -
     JAX then confuses the gradient of a mean over the devices with the gradient of one device.
     """
     axes: tuple[str, ...] = jax.sharding.get_abstract_mesh().manual_axes
-    # With check_vma=True, the type of a device's index along an axis says that the index varies over this axis.
+    # JAX marks axis_index as varying over its axis only with check_vma=True.
     if not axes or varying_axes(jax.lax.axis_index(axes[0])):
         return
     if _COMMUNICATES.search(str(jax.make_jaxpr(cost)(*args))):

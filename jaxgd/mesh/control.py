@@ -2,8 +2,8 @@
 
 In JAX, the body of a loop must not change the type of the carry, and all branches must return the same type. Inside
 `jax.shard_map`, the type says over which axes of the mesh a value varies. A carry that starts as a constant does not
-vary, but its next value may vary. The functions of this module cast such values first. Outside `jax.shard_map`, they
-only call the functions of `jax.lax`.
+vary, but its next value may vary. Therefore, the functions of this module first cast the carry and the results of
+branches. Outside `jax.shard_map`, they only call the functions of `jax.lax`.
 """
 
 from collections.abc import Callable
@@ -64,14 +64,14 @@ def cond(condition: ArrayLike, true: Callable[..., T], false: Callable[..., T], 
 
 
 def _varying_like(branch: Callable[..., T], results: list[T]) -> Callable[..., T]:
-    """Return the branch, with its result cast to vary over all axes over which the result of any branch varies."""
+    """Return the branch with its result cast, so that the results of all branches have the same type."""
     return lambda *operands: tree_map(
         lambda out, x, y: cast_to_vary(out, varying_axes(x) | varying_axes(y)), branch(*operands), *results
     )
 
 
 def _settled(step: Callable[[T], T], carry: T) -> T:
-    """Return the carry, cast to vary over all axes over which it varies after any number of steps."""
+    """Return the carry, cast so that a step does not change its type."""
     while True:
         after = eval_shape(step, carry)
         pairs = zip(tree_leaves(after), tree_leaves(carry), strict=True)

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from jaxgd.errors import JaxgdError, RangeError
 
-# The default of JAXGD_HEARTBEAT: seconds after which the coordinator ends the job if a process is silent. JAX's own
+# The default of JAXGD_HEARTBEAT. The coordinator ends the job if a process is silent for this number of seconds. JAX's
 # default is 100.
 _HEARTBEAT = 30
-# Seconds for which a failed process waits for the others to leave the job too.
+# A failed process waits at most this number of seconds for the other processes to leave the job.
 _LEAVING = 3
 T = TypeVar("T")
 _VARIABLES = ("JAXGD_COORDINATOR", "JAXGD_PROCESSES", "JAXGD_PROCESS")
@@ -22,9 +22,9 @@ def join_job() -> int:
     """Join the job of several processes that this process belongs to, if any.
 
     The variables JAXGD_COORDINATOR (host:port of process 0), JAXGD_PROCESSES (the number of processes) and
-    JAXGD_PROCESS (the index of this process, from 0) describe the job. Without them, JAX finds the job of `srun` and of
-    Open MPI's `mpirun`. JAXGD_COORDINATOR=auto lets JAX find any other kind of job, such as one on cloud TPUs.
-    If a process is lost, the job ends about JAXGD_HEARTBEAT seconds later (10 or more; 30 by default).
+    JAXGD_PROCESS (the index of this process, from 0) describe the job. Without them, JAX finds a job that `srun` or
+    Open MPI's `mpirun` has started. JAXGD_COORDINATOR=auto lets JAX find any other kind of job, such as one on cloud
+    TPUs. If a process is lost, the job ends about JAXGD_HEARTBEAT seconds later (10 or more; 30 by default).
 
     Call this function before any function of JAX.
 
@@ -54,7 +54,7 @@ def join_job() -> int:
 
     try:
         jax.distributed.initialize(**options)
-    except Exception as error:  # JAX raises exceptions of many types, for instance if the coordinator does not answer
+    except Exception as error:  # JAX raises exceptions of many types
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise RangeError(f"this process cannot join its job: {reason}.\nCheck JAXGD_COORDINATOR.") from error
     from jaxgd.mesh.processes import process_count
@@ -82,7 +82,7 @@ def _number(variable: str, least: int, most: int, default: str = "") -> int:
 
 @contextlib.contextmanager
 def _output_to_stderr() -> Iterator[None]:
-    """Redirect standard output, also that of C++ code, to standard error inside the block."""
+    """Inside the block, redirect standard output, also from C++ code, to standard error."""
     kept = os.dup(1)
     try:
         os.dup2(2, 1)
@@ -95,8 +95,8 @@ def _output_to_stderr() -> Iterator[None]:
 def leave_job(status: int) -> None:
     """End this process with its exit status if it has failed in a job of several processes.
 
-    A usual exit would wait for the other processes, which wait for this process. The others notice its end at once, or
-    after the heartbeat timeout.
+    A usual exit would wait for the other processes, while they wait for this process. They notice its end within the
+    heartbeat timeout.
     """
     import jax
 

@@ -27,9 +27,9 @@ def divided(f: Callable[[M, S], R], mapped: M, shared: S) -> R:
     and compute the whole batch.
 
     Args:
-        f: A function of the mapped and the shared arrays. Element i of each result depends on element i of the mapped
-            arrays, and on all shared ones.
-        mapped: A tree of arrays with a leading axis of batch elements.
+        f: A function of the mapped and the shared arrays. Element i of each result depends on element i of every
+            mapped array, and on all shared arrays.
+        mapped: A tree of arrays with a leading batch axis.
         shared: A tree of arrays. Every device needs all of them.
 
     Returns:
@@ -48,7 +48,7 @@ def divided(f: Callable[[M, S], R], mapped: M, shared: S) -> R:
 
             out: R = jax.lax.map(lambda both: divided(f, *both), (mapped, shared))
         else:
-            # Merge the two batch axes into one longer axis.
+            # Merge the axis of this `vmap` and the batch axis of `mapped` into one axis.
             out = divided(f, tree_map(lambda x: x.reshape(-1, *x.shape[2:]), mapped), shared)
             out = tree_map(lambda x: x.reshape(axis_size, -1, *x.shape[1:]), out)
         return out, jax.tree.map(lambda _: True, out)
@@ -58,7 +58,7 @@ def divided(f: Callable[[M, S], R], mapped: M, shared: S) -> R:
 
 
 def with_axis(axis_size: int, tree: T, batched: object) -> T:
-    """Return the tree with a leading batch axis in every array, for the rule of a `custom_vmap`."""
+    """Add a leading batch axis to every array that `vmap` does not batch, and return the tree."""
     return tree_map(lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *x.shape)), tree, batched)
 
 
@@ -88,8 +88,8 @@ def _partitioned(f: Callable[[M, S], R], mapped: M, shared: S) -> R:
         inputs, outputs = shardings(mesh, operands)
         return mesh, flat, outputs, inputs
 
-    # The sharding rule is for Shardy, XLA's partitioner. The axis "batch" may be divided. The other axes have names of
-    # their own, and are not divided.
+    # The sharding rule is for Shardy, XLA's partitioner. Only the axis "batch" may be divided. Every other axis has its
+    # own name.
     names = (f"axis{i}" for i in itertools.count())
     inputs = [_axes(x.ndim, i < n_mapped, names) for i, x in enumerate(leaves)]
     outputs = [_axes(x.ndim, True, names) for x in outlines]

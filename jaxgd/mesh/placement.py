@@ -32,14 +32,14 @@ D = TypeVar("D")
 class Placed:
     """Examples on the devices of a mesh, as `place` returns them and `train` takes them.
 
-    The rows from `n` on are padding. `train` leaves them out of every cost, accuracy, gradient and mini-batch.
+    The first `n` rows are examples, and the others are padding. `train` leaves the padding out of every cost, accuracy,
+    gradient and mini-batch.
 
     Attributes:
-        images: Inputs, (m, …), with m ≥ n a multiple of `devices`.
+        images: Inputs, (m, …). The number m of rows is at least n, and a multiple of `devices`.
         labels: Labels or targets, (m, …).
         n: The number of examples.
-        devices: The number of devices along `axis` of `place`, among which the rows are divided. It stays known if
-            `jit` traces the arrays.
+        devices: The number of devices among which the rows are divided. Like `n`, it is static under `jit`.
     """
 
     # JAX may put objects other than arrays in these fields, so their type is Any.
@@ -56,7 +56,7 @@ def place(
 @overload
 def place(data: D, mesh: Mesh, *, axis: str | None = None, pad: bool = True) -> D: ...
 def place(data: object, mesh: Mesh, *, axis: str | None = None, pad: bool = True) -> object:
-    """Put examples on the devices of a mesh, with an equal part of the rows on each device.
+    """Put examples on the devices of a mesh, with the same number of rows on each device.
 
     If the number of devices along `axis` does not divide the number n of examples, rows of zeros are added at the end.
     `train` uses only the first n rows, so the padding changes no result.
@@ -75,8 +75,8 @@ def place(data: object, mesh: Mesh, *, axis: str | None = None, pad: bool = True
 
     Raises:
         RangeError: If the mesh has no such axis.
-        ShapeError: If the rows cannot be divided evenly and `pad` is False, x and y have different lengths, or there
-            are no examples.
+        ShapeError: If x and y have different lengths, there are no examples, or `pad` is False and the rows cannot be
+            divided evenly.
         DataError: If the processes pass different data.
         DtypeError: If an argument has the wrong type.
 
@@ -156,7 +156,7 @@ def _require_same_everywhere(pairs: list[object]) -> None:
     sha = hashlib.sha256()
     for a in jax.tree.leaves(pairs):
         if isinstance(a, jax.Array) and not a.is_fully_addressable:
-            return  # the array spans the processes, so they share it
+            return  # the processes already share an array that spans them
         sha.update(f"{np.shape(a)} {np.asarray(a).dtype} ".encode())
         sha.update(np.ascontiguousarray(a).data)
     digests: UInt8[np.ndarray, "processes 32"] = multihost_utils.process_allgather(

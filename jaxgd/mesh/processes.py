@@ -31,9 +31,9 @@ def is_main() -> bool:
 
 
 def decided(together: bool, value: T) -> T:
-    """Return the value of process 0 if the processes run together, and this process's own value otherwise.
+    """Return the value of process 0 if `together` is True, and otherwise this process's own value.
 
-    If they run together, all processes must call this function. They then act on the same decision, for instance
+    With `together`, all processes must call this function. All of them then act on the same decision, for instance
     about a time limit or the answer of a callback.
     """
     if not together:
@@ -66,7 +66,7 @@ def largest(number: int) -> int:
 
 
 def on_host(x: object) -> Shaped[np.ndarray, "..."]:
-    """Return the values of an array. If it is sharded over processes, all processes must call this together."""
+    """Return an array's values. If it is sharded over processes, all processes must call this function together."""
     if isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated:
         from jax.experimental import multihost_utils
 

@@ -8,11 +8,10 @@ from jaxgd.assessment import Assessment
 from jaxgd.errors import ShapeError, as_array, describe
 from jaxgd.report.figure import Axes, FigureBase, new_axes, new_figure
 
-_ROWS, _COLUMNS = 5, 4  # of the grid of pictures
-# The largest numbers of classes for which the figure shows the counts, the accuracies, and all names.
+_ROWS, _COLUMNS = 5, 4  # the grid of pictures
+# The figure shows counts, accuracies and every class name only up to these numbers of classes.
 _COUNTED, _RATED, _NAMED = 16, 30, 36
-# Smaller shares of wrong answers have the same color as this share, so a single wrong answer is visible in a class of
-# any size.
+# Smaller shares have the color of this share, so that even one wrong answer in a large class is visible.
 _FAINT = 1e-3
 
 
@@ -23,7 +22,7 @@ def draw(
 
     A row of the matrix counts the images of one class, and a column counts the images with one answer. The color shows
     the share of the class: blue for right answers, and orange on a logarithmic scale for wrong answers. The title of a
-    picture has its index, its label, the answer and the activation of the answer.
+    picture shows the image's index and label, the answer, and the answer's activation.
 
     Args:
         assessment: The result of `assess`.
