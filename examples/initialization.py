@@ -1,4 +1,4 @@
-"""A network whose first weights have the standard deviation 1/√in learns faster than one with the deviation 1.
+"""A network learns faster if its first weights have the standard deviation 1/√in instead of 1.
 
 Here, `in` is the number of inputs of a neuron. With many inputs and weights of standard deviation 1, a neuron has a
 large weighted input z. It starts saturated, with σ′(z) near 0.
@@ -37,7 +37,7 @@ for axis, hidden in zip(axes[0], args.hidden, strict=True):
             cost=jaxgd.cross_entropy,
             l2=5.0,
         ).history
-        axis.plot(history.epoch[1:], history.validation_accuracy[1:], label=f"weights of deviation {deviation}")
+        axis.plot(history.epoch[1:], history.validation_accuracy[1:], label=f"standard deviation {deviation}")
         first, last = history.validation_accuracy[1], history.validation_accuracy[-1]
         print(f"{hidden} hidden neurons, {scheme:8}: {first:.2%} after 1 epoch, {last:.2%} after {args.epochs}")
     axis.set(title=f"{hidden} hidden neurons", xlabel="epoch")
