@@ -37,7 +37,7 @@ for axis, hidden in zip(axes[0], args.hidden, strict=True):
             cost=jaxgd.cross_entropy,
             l2=5.0,
         ).history
-        axis.plot(history.epoch[1:], history.validation_accuracy[1:], label=f"standard deviation {deviation}")
+        axis.plot(history.epoch[1:], history.validation_accuracy[1:], label=f"weights of deviation {deviation}")
         first, last = history.validation_accuracy[1], history.validation_accuracy[-1]
         print(f"{hidden} hidden neurons, {scheme:8}: {first:.2%} after 1 epoch, {last:.2%} after {args.epochs}")
     axis.set(title=f"{hidden} hidden neurons", xlabel="epoch")

@@ -46,6 +46,6 @@ for axis, cost in zip(axes, (jaxgd.quadratic_cost, jaxgd.cross_entropy), strict=
         print(f"{cost.__name__:15} w = {w:g}, b = {b:g}: output {outputs[0]:.4f}, at the end {outputs[-1]:.4f}")
     axis.set(title=cost.__name__.replace("_", " "), xlabel="epoch", ylim=(0, 1))
     axis.legend(frameon=False)
-axes[0].set_ylabel("output (target 0)")
+axes[0].set_ylabel("output (the right one is 0)")
 figure.savefig(args.picture, dpi=120)
 print(f"drawn: {args.picture}")

@@ -39,7 +39,7 @@ for l2, color in ((None, "C0"), (0.1, "C1")):
     ).history
     name = f"λ = {l2 or 0:g}"
     costs.plot(history.epoch, history.test_cost, color=color, label=f"test, {name}")
-    costs.plot(history.epoch, history.cost, color=color, linestyle=":", label=f"training with the L2 term, {name}")
+    costs.plot(history.epoch, history.cost, color=color, linestyle=":", label=f"training with its L2 term, {name}")
     accuracies.plot(history.epoch[1:], history.test_accuracy[1:], color=color, label=name)
     lowest = int(history.test_cost.argmin())
     print(f"{name:7}: test cost lowest at epoch {lowest}, test accuracy at the end {history.test_accuracy[-1]:.2%}")

@@ -120,7 +120,7 @@ def _softmax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, 
 def softmax_product(z: Array, v: Array) -> Array:
     """Return the product of the softmax's Jacobian with v, a_j (v_j − Σ_k a_k v_k). The Jacobian is symmetric.
 
-    The elements of the product add up to 0. The element j of the largest output is computed as minus the sum of
+    The elements of the product add up to 0. The element j with the largest output is computed as minus the sum of
     the others, because its formula contains 1 − a_j, which rounds to 0 near a_j = 1.
     """
     a, largest = softmax(z), is_largest(z)
