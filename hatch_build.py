@@ -10,7 +10,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 KERNELS = "jaxgd/kernels"
-# Compile with the headers of the oldest supported jaxlib, because every newer jaxlib accepts such a library.
+# The oldest supported jaxlib. Every newer jaxlib accepts a library that was compiled with its headers.
 HEADERS = "jaxlib==0.10.2"
 
 

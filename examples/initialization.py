@@ -1,4 +1,4 @@
-"""A network whose first weights have the standard deviation 1/√in learns faster than one with the deviation 1.
+"""A network learns faster if its first weights have the standard deviation 1/√in instead of 1.
 
 Here, `in` is the number of inputs of a neuron. With many inputs and weights of standard deviation 1, a neuron has a
 large weighted input z. It starts saturated, with σ′(z) near 0.

@@ -2,7 +2,7 @@
 
 Both panels show the cost around one trained network. The left plane is spanned by two random directions, and the
 right plane by the eigenvectors of the two largest eigenvalues of the Hessian. On average, the curvature in a random
-direction is the mean of all eigenvalues, and most of these are close to 0.
+direction is the mean of all eigenvalues. Most eigenvalues are close to 0.
 
 Source: Li et al., Visualizing the loss landscape of neural nets, NeurIPS 2018.
 """

@@ -1,6 +1,6 @@
 """A network overfits 1,000 images. L2 regularization reduces the overfitting.
 
-Without it, the cost keeps falling on the training images, but soon rises on the test images.
+Without regularization, the training cost keeps falling, but the test cost soon rises.
 
 Source: Nielsen, chapter 3, "Overfitting and regularization": cross-entropy, η = 0.5, λ = 0.1, 400 epochs.
 """

@@ -1,8 +1,8 @@
 """A ball rolls into Rosenbrock's valley: four rules from the same start.
 
-Gradient descent falls into the valley at once, and then creeps along its floor. The Hessian has the eigenvalues 0.4 and
-1002 at the minimum: η must stay below 2/1002, and the floor is 2,500 times flatter than the walls. Momentum adds up the
-small steps along the floor. Newton's method and L-BFGS correct for the curvature.
+Gradient descent falls into the valley quickly, and then creeps along its floor. At the minimum, the Hessian has the
+eigenvalues 0.4 and 1002. So η must stay below 2/1002, and the floor is 2,500 times flatter than the walls. Momentum
+adds up the small steps along the floor. Newton's method and L-BFGS correct for the curvature.
 
 Source: Nielsen, chapter 1, "Learning with gradient descent"; Rosenbrock, The Computer Journal 3 (1960).
 """

@@ -1,7 +1,7 @@
 """jaxgd: gradient descent that can be trusted, at the speed of the machine.
 
-Each public name is imported on first use, so `jaxgd --help` does not import JAX. This module, type checkers and editors
-read the names from `__init__.pyi`, and this module reads the names of the rules from `jaxgd.rules.registry`.
+Each public name is imported on first use, so `jaxgd --help` does not import JAX. This module reads the names from
+`__init__.pyi`, as type checkers do, and the names of the rules from `jaxgd.rules.registry`.
 """
 
 import importlib

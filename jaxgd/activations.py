@@ -24,7 +24,7 @@ def sigmoid(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     σ(z) = 1 / (1 + exp(−z)), finite for every finite z.
 
     Derivatives of every order use σ′(z) = σ(z)σ(−z). `jax.nn.sigmoid` has the derivative a(1 − a), which is exactly 0
-    in float32 for z above about 17. With it, a neuron saturated that far could never learn again.
+    in float32 for z above about 17. With a derivative of 0, the neuron could never learn again.
 
     Args:
         z: Weighted inputs, real floating point of any shape.
@@ -120,8 +120,8 @@ def _softmax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, 
 def softmax_product(z: Array, v: Array) -> Array:
     """Return the product of the softmax's Jacobian with v, a_j (v_j − Σ_k a_k v_k). The Jacobian is symmetric.
 
-    The elements of the product add up to 0. The element of the largest output m is computed as minus the sum of the
-    others, because its formula contains 1 − a_m, which rounds to 0 near a_m = 1.
+    The elements of the product add up to 0. The element j with the largest output is computed as minus the sum of
+    the others, because its formula contains 1 − a_j, which rounds to 0 near a_j = 1.
     """
     a, largest = softmax(z), is_largest(z)
     product = jnp.where(largest, 0, a * (v - jnp.sum(a * v, axis=-1, keepdims=True)))
@@ -161,7 +161,7 @@ class Entry(NamedTuple):
 ACTIVATIONS = {
     "sigmoid": Entry(sigmoid, _by_slope(sigmoid_prime), _is_0_or_1),
     "tanh": Entry(tanh, _by_slope(tanh_prime), lambda a, eps: jnp.abs(a) >= 1 - eps),
-    # A product would give NaN for an infinite error times 0; `jnp.where` gives 0.
+    # For an infinite v, v × 0 would be NaN. `jnp.where` gives 0.
     "relu": Entry(jax.nn.relu, lambda z, v: jnp.where(z > 0, v, 0), lambda a, eps: a <= 0),
     "softmax": Entry(softmax, softmax_product, _is_0_or_1, output_only=True),
 }

@@ -22,13 +22,13 @@ class Assessment(NamedTuple):
     Attributes:
         confusion: Confusion matrix, (k, k). Element [i, j] is the number of examples of class i that the network reads
             as class j.
-        accuracy: Fraction of right answers among all examples, as the function `accuracy` defines it.
+        accuracy: Fraction of right answers among all examples, as in the function `accuracy`.
         class_accuracy: Fraction of right answers among the examples of each class, (k,); NaN for a class without
             examples.
-        mistakes: Indices of the examples without the right answer, from the largest activation of the wrong answer
-            to the smallest; among equal activations, the lower index comes first. Examples without an answer come last.
-        answers: Answer to each example, (n,): the index of its largest output, the first one among equals; −1 if it
-            has no answer.
+        mistakes: Indices of the examples without the right answer. They are sorted by the activation of the wrong
+            answer, from the largest to the smallest, and then by index. Examples without an answer come last.
+        answers: Answer to each example, (n,): the index of its largest output, or of the first among equal ones. It
+            is −1 for an example without an answer.
         labels: Right class of each example, (n,).
         outputs: Outputs of the network, (n, k), in its dtype.
     """
@@ -62,8 +62,8 @@ def assess(
     Raises:
         ShapeError: If there is no example, or x or the labels do not fit each other or the network.
         DataError: If a label is not from 0 to k − 1, or an input or a target is not finite.
-        DtypeError: If x or the labels are not an array of numbers, x is neither bytes nor floating point, the network
-            is not a tuple of layers with arrays of floats, or an argument is traced by `jit` or `vmap`.
+        DtypeError: If x or the labels are not an array of numbers, or x is neither bytes nor floating point. Also if
+            the network is not a tuple of layers with arrays of floats, or `jit` or `vmap` traces an argument.
 
     Source: Nielsen, chapter 1, `evaluate`.
 
@@ -75,7 +75,7 @@ def assess(
         ([[1, 1], [0, 1]], [0.5, 1.0], [2])
     """
     examples = _fitted(network, x, labels)
-    # Examples divided among devices form one chunk: the rows of a smaller chunk would lie on a few of the devices only.
+    # Use one chunk for examples divided among devices, because the rows of a smaller one would lie on few devices.
     budget = budget_of(examples.x) if examples.x.is_fully_replicated else UNLIMITED
     a = _outputs(tuple(network), examples.x, budget=budget)
     outputs, y = on_host(a), on_host(examples.y)

@@ -30,11 +30,11 @@ def backprop(
     examples. For the cross-entropy, δᴸ = (aᴸ − y)/n. With softmax outputs, this holds if the targets of each example
     add up to 1.
 
-    Each layer has the derivative of its own activation in place of σ′, written out by hand: 4σ(2z)σ(−2z) for tanh, 1 or
-    0 for relu. For softmax, the product of the Jacobian with v, a ⊙ (v − a · v), replaces v ⊙ σ′. For a function of
+    In place of σ′, each layer uses the derivative of its own activation: 4σ(2z)σ(−2z) for tanh, and 1 or 0 for relu.
+    For softmax, the product of the Jacobian with v, a ⊙ (v − a · v), replaces v ⊙ σ′. For a function of
     your own, `jax.vjp` computes this product.
 
-    The result equals that of `jax.grad(network_cost)` with the same arguments, up to rounding.
+    `jax.grad(network_cost)` returns the same gradient, up to rounding.
 
     Args:
         network: The layers, first to last.
@@ -46,15 +46,15 @@ def backprop(
         precision: Precision of the matrix products, as in `jax.numpy.matmul`. It matters on accelerators.
 
     Returns:
-        The gradient, a network with the shapes, dtypes and activations of `network`, or with the given `activation`.
+        The gradient: a network with the shapes and dtypes of `network`, and with the activations that were used.
 
     Raises:
-        ShapeError: If x or y does not fit the network, its layers do not fit together, the batch has no example, or an
-            activation of your own returns another shape.
+        ShapeError: If x, y and the layers do not fit together, the batch has no example, or an activation of your own
+            returns another shape.
         DtypeError: If x or y is not real floating point, the network is not a tuple of layers with arrays of floats, or
             an activation is neither a name nor a function with a floating-point result.
         RangeError: If the precision or an activation is unknown, or the device does not have the algorithm of the
-            precision. Also if `cost` is neither of the two functions, or the outputs do not fit `cross_entropy`.
+            precision. Also if `cost` is another function, or the outputs do not fit `cross_entropy`.
 
     Source: Nielsen, chapter 2, equations (BP1) to (BP4); chapter 3, equation (66).
 
@@ -88,7 +88,7 @@ def backprop(
         weighted_inputs.append(weighted_input(layer, activations[-1], precision=precision))
         activations.append(activate(layer.activation, weighted_inputs[-1]))
 
-    # The mean over the examples puts 1/n into the error of the outputs.
+    # The cost is a mean over n examples, so the error of the outputs has the factor 1/n.
     z, outputs = weighted_inputs[-1], network[-1].activation
     form = from_inputs(cost, outputs)
     delta = backward(outputs, z, (activations[-1] - y) / len(x)) if form is None else form.error(z, y) / len(x)

@@ -50,7 +50,7 @@ class Choice:
         return state.best.network if known else state.network
 
     def outcome(self, best: Best | None, xp: ModuleType) -> Field | int:
-        """Return the outcome code of a run that would otherwise be COMPLETED. `xp` is `numpy` or `jax.numpy`."""
+        """Return the outcome code COMPLETED, PATIENCE or NOT_FINITE. `xp` is `numpy` or `jax.numpy`."""
         if best is None:
             return int(Reason.COMPLETED)
         ended: Array = xp.where(self.is_out_of_patience(best), int(Reason.PATIENCE), int(Reason.COMPLETED))
@@ -87,7 +87,7 @@ def require_choice_of_network(
 
 
 def require_same_best(best: object, network: Network, choice: Choice) -> Best | None:
-    """Return the `Best` of a given state; None if the run needs none. Raise unless it fits `network` and `choice`."""
+    """Return `best`, or None if the run needs no best network. Raise unless `best` fits `network` and `choice`."""
     if best is not None and not (isinstance(best, Best) and outline(best.network) == outline(network)):
         raise DtypeError(
             f"train: state.best must be None, or a Best with a network like that of state, got {describe(best)}.\n"
@@ -104,7 +104,7 @@ def require_same_best(best: object, network: Network, choice: Choice) -> Best | 
 
 
 def best_epochs(entries: Sequence[History], by: str) -> list[int]:
-    """Return the epoch of the best network up to each entry; −1 as long as no value was finite."""
+    """Return for each entry the epoch of the best network so far, or −1 if no value was finite yet."""
     epochs: list[int] = []
     best: Array | float = np.nan
     for entry in entries:
@@ -116,7 +116,7 @@ def best_epochs(entries: Sequence[History], by: str) -> list[int]:
 
 
 def followed(best: Best | None, state: TrainState, entry: History, by: str, known: Array | bool = True) -> Best:
-    """Return the best network after one more entry, under jit and vmap.
+    """Return the best network so far, including `entry`, under jit and vmap.
 
     `best` is None at the first entry. `known` is False if the first entry must not count.
     """
@@ -130,19 +130,19 @@ def followed(best: Best | None, state: TrainState, entry: History, by: str, know
 
 
 def followed_on_host(best: Best | None, state: TrainState, entry: History, by: str, known: bool, copies: bool) -> Best:
-    """Return the best network after one more entry, outside jit and vmap.
+    """Return the best network so far, including `entry`, outside jit and vmap.
 
     Args:
-        best: The best network before. None at the first entry.
+        best: The best network before `entry`. None at the first entry.
         state: The state of this entry.
         entry: The entry.
         by: "accuracy" or "cost".
-        known: False for a start that is not finite. Such a start does not count.
+        known: False if the entry is a start that is not finite. The entry then does not count.
         copies: True to copy the network, because the next epoch writes over its arrays. Otherwise keep a
             reference to the network.
 
     Returns:
-        The best network after the entry.
+        The best network so far.
     """
     value = _value(entry, by)
     number: Callable[[ArrayLike], Field] = state.epoch.dtype.type

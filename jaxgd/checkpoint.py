@@ -33,12 +33,11 @@ from jaxgd.typed import Field, tree_leaves, tree_map
 
 X = TypeVar("X")
 
-# Formats 1 and 2 join all leaves into one array. Format 1 has no checksum of its description.
+# Formats 1 and 2 join all leaves into one array. Format 1 has no checksum of the description.
 _CHECKPOINT, _JOINED, _UNSEALED = "jaxgd.checkpoint/3", "jaxgd.checkpoint/2", "jaxgd.checkpoint/1"
 _FOREIGN = "it belongs to another run, or config.json was changed"
 _DAMAGED = "its values differ from the saved ones (damaged file)"
-# Largest size in bytes of a leaf that is joined with others. A file and a compiled digest for each small leaf would
-# take longer.
+# Largest size in bytes of a leaf that is joined with others. A file for each small leaf would take longer.
 _SMALL = 2**20
 _MOST = 2**30  # limit on the description of a checkpoint, in bytes
 
@@ -77,11 +76,11 @@ class Checkpoints:
     checksum is `jaxgd.pieces.digest`, which does not depend on the devices. Smaller leaves are joined into one array,
     whose checksum is a SHA-256.
 
-    In a job of several processes, all of them make the same calls together, in a folder that they share. Each writes
-    and reads its own shards. All come to the same decision on each checkpoint.
+    In a job, all processes share the folder and make the same calls together. Each process writes and reads its own
+    shards. All processes accept or refuse the same checkpoints.
 
-    A failed write raises WriteError. If all checkpoints are refused, `restore` raises CheckpointError. These errors
-    carry the reason, so the log messages of orbax are dropped until `close`.
+    A failed write raises WriteError. If all checkpoints are refused, `restore` raises CheckpointError. Both errors
+    state the reason, so the log messages of orbax are dropped until `close`.
 
     Args:
         folder: Folder for the checkpoints. It is created if it does not exist.
@@ -186,14 +185,14 @@ class Checkpoints:
     def restore(self, like: object) -> Restored | None:
         """Return the newest intact checkpoint in the structure of `like`, or None if the folder holds no checkpoint.
 
-        A checkpoint is refused if it is damaged, or has another format, configuration or structure. If an older one is
-        intact, the refused ones move to another folder, so that the run can write their epochs again.
+        A checkpoint is refused if it is damaged, or has another format, configuration or structure. If an older
+        checkpoint is intact, refused checkpoints move to another folder, so that the run can write their epochs again.
 
         Args:
             like: A pytree of the same structure, of arrays or their outlines (`jax.ShapeDtypeStruct`). Its shapes and
-                values do not matter. Each leaf is restored with the sharding of the same leaf of `like`, or on the
-                default device if that has none. The devices and the number of processes may differ from those that
-                saved the checkpoint.
+                values do not matter. Each leaf is restored with the sharding of the same leaf of `like`. A leaf
+                without a sharding goes to the default device. The devices and the number of processes may differ from
+                those that saved the checkpoint.
 
         Returns:
             The newest intact checkpoint and the reasons why newer ones were refused, or None.
@@ -234,7 +233,7 @@ class Checkpoints:
         return tree_map(keyed_like, like, tree)
 
     def _leaves(self, epoch: int, like: object) -> tuple[list[Array | np.ndarray], dict[int, str]]:
-        """Return this process's parts of the leaves of a checkpoint, and the saved digests of the large leaves."""
+        """Read this process's shards of all leaves, and the saved digests of the large leaves."""
         folder = self._folder / str(epoch)
         if not all(path.is_file() or path.is_dir() for path in folder.rglob("*")):
             raise CheckpointError("it holds a file that is not a regular one")  # a named pipe would block tensorstore
@@ -245,8 +244,7 @@ class Checkpoints:
         about = content if kind == _UNSEALED else unseal(content)
         entries: list[_Entry] = about["leaves"]
         config: dict[str, Any] = about["config"]
-        # In a checkpoint of an earlier version, the configuration has more entries, for instance the path of the data,
-        # and the leaves have no paths.
+        # Earlier versions saved no paths of the leaves. They saved more of the configuration, such as the data's path.
         paths = [entry.get("path", path) for entry, path in zip(entries, _paths(like), strict=False)]
         same = paths == _paths(like) and len(paths) == len(entries)
         if not self._config.items() <= config.items() or not same:
@@ -274,7 +272,7 @@ class Checkpoints:
         return leaves, digests
 
     def _set_aside(self, steps: list[int]) -> None:
-        """Move the refused checkpoints to a folder next to that of the others."""
+        """Move the refused checkpoints to the folder NAME-refused next to the folder NAME."""
 
         def move() -> None:
             for step in steps if jax.process_index() == 0 else ():
@@ -301,14 +299,14 @@ def _is_not_of_orbax(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def _saving(folder: Path) -> Iterator[None]:
-    """Turn every exception that is not jaxgd's own, for instance on a full disk, into a WriteError."""
+    """Raise WriteError in place of any exception that is not jaxgd's own."""
     try:
         yield
     except JaxgdError:
         raise
     except Exception as error:  # orbax and tensorstore raise many types
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        code = re.search(r"os_error_code='(\d+)'", str(error))  # in the messages of tensorstore
+        code = re.search(r"os_error_code='(\d+)'", str(error))  # tensorstore puts the code into its messages
         reason = os.strerror(int(code[1])) if code else lines[0][:300]
         raise WriteError(f"{folder}: the checkpoint cannot be written: {reason.rstrip('.')}.") from error
 
@@ -335,7 +333,7 @@ def _sharding(like: object) -> jax.sharding.Sharding | None:
 
 
 def _opened(folder: Path, name: str, shape: Sequence[int], dtype: str) -> Any:
-    """Return an array that orbax wrote, as an array of tensorstore. No values are read."""
+    """Open an array that orbax wrote, without reading its values."""
     import tensorstore
 
     store: dict[str, Any] = {"driver": "file", "path": f"{folder}/{name}/"}

@@ -20,8 +20,8 @@ class Budget(NamedTuple):
 
     The limits decide which rows are computed together, and therefore how sums round.
 
-    Each chunk makes a pass over the weights, which takes long in a wide network. For a network of 2²⁴ or more weights
-    and biases, the limit on a chunk is therefore at least a quarter of their bytes, so that there are fewer chunks.
+    Each chunk makes a pass over the weights, which takes long in a wide network. A network with 2²⁴ or more weights and
+    biases therefore has larger chunks: their limit is at least a quarter of the network's bytes.
 
     Attributes:
         chunk: Limit in bytes on the inputs, weighted inputs and activations of the rows that are computed together.
@@ -36,12 +36,12 @@ class Budget(NamedTuple):
 # The budget of each platform of JAX. It does not depend on the host's memory, so sums are split in the same way on
 # every host with the same kind of device.
 BUDGETS = {
-    # A chunk of 8 MiB stays in the last-level cache, and allocates few new pages. With 50,000 images and [784, 30, 10],
-    # ∇C took 0.6 times as long as without chunks; chunks of 4 and 16 MiB took 0.6 and 0.7. The weighted inputs of these
-    # images take 8 MB. The limit on kept values leaves most of a small host's memory to the data.
+    # A chunk of 8 MiB stays in the last-level cache, and allocates few new pages. For 50,000 images and [784, 30, 10],
+    # ∇C took 0.6 times as long as without chunks. With 4 MiB, the factor was 0.6, and with 16 MiB it was 0.7. The limit
+    # `kept` leaves most of a small host's memory to the data.
     "cpu": Budget(chunk=8 * 2**20, kept=256 * 2**20),
-    # Not measured. Each chunk costs a round of kernel launches, so 60,000 images and [784, 30, 10], which take 207 MB,
-    # are one chunk. Both limits together fit a GPU of 8 GB next to the data.
+    # Not measured. Each chunk costs a round of kernel launches, so chunks are large. For [784, 30, 10], 60,000 images
+    # take 207 MB and form one chunk. The limits, 3 GiB together, leave room for the data on a GPU of 8 GB.
     "gpu": Budget(chunk=2**30, kept=2**31),
     # Not measured. The smallest TPU in use has 8 GB per core.
     "tpu": Budget(chunk=2**30, kept=2**31),
@@ -71,7 +71,7 @@ def require_budget(who: str, budget: object) -> Budget:
 
 
 class Batched(NamedTuple):
-    """The number of networks and of data sets that vmap evaluates at once. Their memory adds up.
+    """The number of networks and of data sets that vmap evaluates together. All of them are in memory.
 
     Attributes:
         networks: The number of networks.
@@ -86,7 +86,7 @@ UNBATCHED = Batched(networks=1, data_sets=1)
 
 
 def batched_over(inputs: object, others: object) -> Batched:
-    """Return the numbers of networks and data sets that vmap evaluates at once.
+    """Return the numbers of networks and data sets that vmap evaluates together.
 
     Both are 1 if no vmap maps over the arguments. A call inside a jit does not see a vmap around that jit.
     """
@@ -103,7 +103,7 @@ def batched_over(inputs: object, others: object) -> Batched:
         nonlocal networks, data_sets
         networks *= axis_size
         data_sets *= axis_size if any(in_batched[0]) else 1
-        # A vmap around this one calls this rule again, for this call of `probe`.
+        # With nested vmaps, this call of `probe` runs the rule again for the outer vmap.
         return probe(inputs, others), tuple(in_batched)
 
     def unkeyed(x: Array) -> Array:
@@ -130,7 +130,7 @@ def weighted_inputs_in_chunks(
     """Return the weighted inputs of the output layer for all rows of x, computed in chunks that fit the budget.
 
     With several chunks, back-propagation converts the inputs of each chunk to floats again. It also computes the
-    weighted inputs again if their bytes for all rows together exceed `budget.kept`.
+    weighted inputs again if those of all rows take more than `budget.kept` bytes.
     """
     budget = budget_of(x) if budget is None else budget
 
@@ -157,5 +157,5 @@ def rows_at_once(network: Network, n: int, budget: Budget, batched: Batched = UN
     most = max(limit // (floats * itemsize), 1)
     if n <= most:
         return n
-    # If the number of rows divides n, XLA compiles no second program for a smaller last chunk.
+    # If n is a multiple of the rows per chunk, XLA compiles no second program for a smaller last chunk.
     return next((rows for rows in range(most, most // 2, -1) if n % rows == 0), most)

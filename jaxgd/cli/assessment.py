@@ -17,8 +17,8 @@ _WIDTH = 80  # columns, if standard output is not a terminal
 def as_text(assessment: "Assessment", labels_from: int, width: int | None = None) -> str:
     """Return the confusion matrix with the accuracy of each class, and the most confident mistakes.
 
-    The classes are numbered from `labels_from`. If the matrix is wider than `width`, by default the terminal's, show
-    the most frequent wrong answers of each class instead.
+    The classes are numbered from `labels_from`. If the matrix is wider than `width`, show the most frequent wrong
+    answers of each class instead. By default, `width` is that of the terminal.
     """
     width = shutil.get_terminal_size((_WIDTH, 24)).columns if width is None else width
     tables = [_matrix(assessment, labels_from, gap) for gap in (2, 1)]
@@ -75,7 +75,7 @@ def _mistakes(assessment: "Assessment", labels_from: int) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Mistake:
-    """The index of an example, its label, the answer and its activation. The last two are None without an answer."""
+    """One mistake. `answer` and `activation` are None for an example without an answer."""
 
     index: int
     label: int

@@ -23,7 +23,7 @@ class UserError(Exception):
 
 
 class Case(NamedTuple):
-    """A check: its name FILE::FUNCTION, the file's folder, the function, and the reason to skip it; "" to run it."""
+    """A check: its name FILE::FUNCTION, the file's folder, the function, and the reason to skip it ("" to run it)."""
 
     name: str
     folder: Path
@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One report of a case, or the error that prevented it, or the reason why the case was skipped."""
+    """One result of a case: a report, an error, or the reason why the case was skipped."""
 
     case: str
     report: GradientReport | None
@@ -41,7 +41,7 @@ class Result(NamedTuple):
 
     @property
     def outcome(self) -> str:
-        """The verdict of the report; without a report, "could not run" or "skipped"."""
+        """The verdict of the report. Without a report, it is "could not run" or "skipped"."""
         if self.report is not None:
             return self.report.verdict.value
         return "skipped" if self.skipped else "could not run"
@@ -50,8 +50,8 @@ class Result(NamedTuple):
 def find_cases(words: tuple[str, ...]) -> list[Case]:
     """Find the case of each FILE::CASE and all cases of each FILE, before any case runs.
 
-    A case with a skip mark is skipped, and a case that `jaxgd check` cannot run. If the user names such a case as
-    FILE::CASE, raise RangeError.
+    In a FILE, skip each case that has a skip mark or that `jaxgd check` cannot run. If FILE::CASE names
+    such a case, raise RangeError.
     """
     modules: dict[Path, ModuleType] = {}
     cases = []
@@ -73,7 +73,7 @@ def find_cases(words: tuple[str, ...]) -> list[Case]:
 
 
 def find_function(word: str) -> tuple[Callable[..., object], Callable[[], contextlib.AbstractContextManager[None]]]:
-    """Return the function FILE::NAME, and a function without arguments that makes a context for its calls."""
+    """Return the function FILE::NAME, and a function that returns a context manager for each call."""
     file, _, name = word.partition("::")
     path = Path(file)
     if not path.is_file():
@@ -90,7 +90,7 @@ def find_function(word: str) -> tuple[Callable[..., object], Callable[[], contex
 def run_case(case: Case, seed: int) -> Iterator[Result]:
     """Run a case and yield its reports.
 
-    Also yield the reason if the case is skipped, makes no report, or raises an error other than GradientError.
+    If the case is skipped, makes no report, or raises an error other than GradientError, yield the reason too.
     """
     if case.skipped:
         yield Result(case.name, None, skipped=case.skipped)
@@ -102,7 +102,7 @@ def run_case(case: Case, seed: int) -> Iterator[Result]:
     ) -> GradientReport:
         """Check as the pytest fixture does, but continue after a wrong gradient.
 
-        `strict` has no effect, because `jaxgd check` reports every undecided check in any case.
+        `strict` has no effect, because `jaxgd check` always reports an undecided check.
         """
         reports.append(check_gradients(f, *args, seed=seed, **options))
         return reports[-1]
@@ -113,7 +113,7 @@ def run_case(case: Case, seed: int) -> Iterator[Result]:
             out = case.function(**({_FIXTURE: check} if _FIXTURE in _parameters(case.function) else {}))
     except UserError as raised:
         error = raised.__cause__
-    # A case may import check_gradients itself, and return the report or raise it in a GradientError.
+    # A case may import check_gradients itself. Then it returns the report, or raises a GradientError that has it.
     last = error.report if isinstance(error, GradientError) else out
     if isinstance(last, GradientReport) and not any(last is report for report in reports):
         reports.append(last)
@@ -199,7 +199,7 @@ def _is_case(name: str, function: Callable[..., object]) -> bool:
 
 
 def _all_cases(module: ModuleType, file: str) -> dict[str, Callable[..., object]]:
-    # A method is a case to skip, because only pytest creates the instance of its class.
+    # Include methods. They are skipped, because only pytest creates the instance of a class.
     classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
     methods = {f"{c.__name__}.{name}": f for c in classes for name, f in vars(c).items() if inspect.isfunction(f)}
     functions: dict[str, Callable[..., object]] = {**_functions(module), **methods}

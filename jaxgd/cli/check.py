@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 SIZES = (64, 30, 10)
-# With seed 0, the network reads 96% of the test digits after 10 epochs. More epochs would only make the user wait.
+# With seed 0, the network reads 96% of the test digits after 10 epochs.
 EPOCHS = 10
 DIGITS = 20
 
@@ -28,11 +28,13 @@ DIGITS = 20
 class Check:
     """Check gradients, with the verdict right, wrong or cannot tell.
 
-    Without FILE, checks that backprop is the gradient of network_cost on this device: at random and at trained weights,
-    in float32, float64, bfloat16 and float16. With FILE, runs the cases in it. A case is a function that returns the
-    report of jaxgd.check_gradients, or a function that takes check_gradients as a parameter and calls it, like a pytest
-    test. A case of a file is skipped if it needs other parameters, is a method, or is skipped by pytest; a case named
-    with :: must be runnable. The last line counts the cases.
+    Without FILE, checks that backprop is the gradient of network_cost on this device. Each of float32, float64,
+    bfloat16 and float16 is checked with random and with trained weights.
+
+    With FILE, runs the cases in it. A case is a function that returns the report of jaxgd.check_gradients, or a
+    function that takes check_gradients as a parameter and calls it, like a pytest test. A case is skipped if it needs
+    other parameters, is a method, or has a skip mark of pytest. FILE::CASE must not name such a case. The last line
+    counts the cases.
 
     Exit status: 0 all are right or skipped; 1 at least one is wrong; 2 misuse, or a case could not run; 3 at least one
     cannot tell or, with --strict, was skipped. If several of 1, 2 and 3 apply, the smallest counts.
@@ -45,7 +47,8 @@ class Check:
     seed: Int = 0
     """Seed of the directions to test and, without FILE, of the random weights and the training."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print one JSON list. Each object has the keys case and report; with a null report, also error or skipped."""
+    """Print one JSON list. Each object has the keys case and report.
+    If report is null, the key error or skipped gives the reason."""
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the full report of right gradients too."""
     strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -90,7 +93,7 @@ class Check:
 
 
 _VERDICTS = {DONE: "right", FAILED: "wrong", CANNOT_TELL: "cannot tell"}
-# The outcomes of a case: in the order of the summary, and from the worst to the best.
+# The outcomes of a case, in the order of the summary.
 _OUTCOMES = ("right", "wrong", "cannot tell", "could not run", "skipped")
 _WORST_FIRST = ("wrong", "could not run", "cannot tell", "skipped", "right")
 

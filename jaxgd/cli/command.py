@@ -67,7 +67,7 @@ def run(argv: list[str]) -> int:
 
 
 def _parse(argv: list[str], parsed: list[Any] | None = None) -> int:
-    """Append the command to `parsed`, and return the exit status. After --help or a usage error, append nothing."""
+    """Append the command to `parsed`, except after --help or a usage error. Return the exit status."""
     usage = io.StringIO()
     wide = contextlib.nullcontext() if {"-h", "--help"} & set(argv) else _wide_terminal()
     try:

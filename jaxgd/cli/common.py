@@ -21,7 +21,7 @@ DONE, FAILED, MISUSED, CANNOT_TELL, INTERRUPTED = 0, 1, 2, 3, 130
 def _read(
     metavar: str, expected: str, parse: Callable[[str], object], *, several: bool = False
 ) -> PrimitiveConstructorSpec[object]:
-    """Tell tyro how to read an argument, because tyro's readers repeat themselves in messages and accept `None`."""
+    """Return a reader of an argument for tyro. Messages of tyro's own readers are repetitive."""
 
     def read(words: list[str]) -> object:
         try:
@@ -109,7 +109,7 @@ MaybeScheme = Annotated[
 MaybeWords = Annotated[
     tuple[str, ...] | None, _read("NAME [NAME ...]", "one or more names", _name, several=True), _NO_HINT
 ]
-# The names of data sets, and the defaults that depend on them, follow from the registry.
+# The registry supplies the names of data sets and the defaults that depend on them.
 _NAMES = ", ".join(f"{name} (included in jaxgd)" if entry.included else name for name, entry in DATASETS.items())
 DATA_HELP = f"Data set: {_NAMES}, or a folder of IDX files."
 _SCALED = ", ".join(name for name, entry in DATASETS.items() if entry.scheme == "scaled")
@@ -125,7 +125,7 @@ Epochs = Annotated[
     MaybeInt,
     tyro.conf.arg(help=f"Passes over the training examples. (default: the book's {Entry().epochs}{_EPOCHS})"),
 ]
-# The choices of --kernel and its help follow from the registry.
+# The registry supplies the choices of --kernel and its help.
 if TYPE_CHECKING:
     Kernel = str
 else:

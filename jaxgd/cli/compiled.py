@@ -1,4 +1,4 @@
-"""JAX's compilation cache, shared by all commands: compilation takes half the time of a short run."""
+"""JAX's compilation cache for all commands. Without a cache, compilation takes half the time of a short run."""
 
 import hashlib
 import os
@@ -11,8 +11,8 @@ from typing import Any
 def enable_compilation_cache() -> None:
     """Let JAX cache compiled programs in ~/.cache/jaxgd/programs, in one folder per kind of processor.
 
-    JAX's cache key covers the computation, the shapes, the JAX version and the flags. It does not cover the processor,
-    and machines that share a home folder may be unable to run each other's programs.
+    JAX's cache key covers the computation, the shapes, the JAX version and the flags, but not the processor. A program
+    compiled for one processor may not run on another one with the same home folder.
 
     The user's own JAX settings for the cache take precedence. Otherwise nothing is cached if the processor is unknown,
     the folder cannot be written or belongs to another user, or another user can write to it.
@@ -39,8 +39,8 @@ def enable_compilation_cache() -> None:
         return
     config.update("jax_compilation_cache_dir", str(folder))
     _cache_quick_compilations(config)
-    # Hide JAX's warning of a failed write, for instance on a full disk: the results stay the same. Its warning about a
-    # damaged program stays visible: JAX recompiles that program on every run until the user deletes the file.
+    # Hide JAX's warning of a failed write, because the results stay the same. Keep its warning of a damaged program,
+    # because JAX recompiles that program on every run until the user deletes the file.
     warnings.filterwarnings("ignore", message="Error writing persistent compilation cache entry")
 
 

@@ -60,13 +60,13 @@ class Evaluate:
     """Data set to evaluate: a name, or a folder of IDX files. (default: the run's data set)"""
     data_dir: MaybePath = None
     """Folder to search for data sets and to download them to.
-    (default: for the data set of the run, the folder that the run used; otherwise as for jaxgd train)"""
+    (default: for the run's own data, the folder that the run used; for other data, as for jaxgd train)"""
     labels_from: MaybeInt = None
     """Label of the first class in the files of a folder: 1 for the letters of EMNIST.
-    (default: the run's value if the data are the run's own, otherwise 0)"""
+    (default: for the run's own data, the run's value; for other data, 0)"""
     transpose: MaybeFlag = None
     """Exchange the rows and columns of a folder's images. The files of EMNIST need it.
-    (default: as in the run, if the data are the run's own)"""
+    (default: for the run's own data, as in the run)"""
     no_transpose: MaybeFlag = None
     """Take a folder's images as upright, without a check."""
     plot: MaybePath = None
@@ -104,7 +104,7 @@ class Evaluate:
 
 
 def _opened(path: Path) -> "tuple[Network, RunConfig | None]":
-    """Return the network of a run folder and its configuration, or the network in a file and None."""
+    """Return the network and the configuration of its run. The configuration is None for a network in a file."""
     from jaxgd.network_file import load_network
     from jaxgd.run_folder import RunFolder
 
@@ -115,7 +115,7 @@ def _opened(path: Path) -> "tuple[Network, RunConfig | None]":
 
 
 def _loaded(options: Evaluate, network: "Network", config: "RunConfig | None") -> tuple["Dataset", Conventions]:
-    """Return the data set to evaluate and the conventions of its files. Raise unless it fits the network."""
+    """Return the data set to evaluate and the conventions of its files. Raise unless the data fit the network."""
     from jaxgd.errors import DataError, RangeError
     from jaxgd.network import network_sizes
 

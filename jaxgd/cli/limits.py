@@ -1,4 +1,4 @@
-"""Check the limits of the process, and JAX's device. Otherwise the libraries would fail without a clear message."""
+"""Check the limits of the process, and JAX's device, because the errors of the libraries are unclear."""
 
 import errno
 import os

@@ -25,7 +25,7 @@ _ROWS = 12  # largest number of lines of the printed table, with its header
 _ENTRIES = 10_000  # limit on the recorded updates; the start is recorded too
 
 
-# The choices of --rule and the options for hyperparameters follow from the registry.
+# The choices of --rule and the options for hyperparameters come from the registry.
 _WORDS = {rule.word: rule for rule in RULES.values()}
 _NUMBERS = {h.name: h for rule in RULES.values() for h in rule.hyperparams}
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Minimize(_Hyperparams):
     """File for a figure of the cost around the path: PNG, SVG or PDF, or HTML for a figure that rotates and zooms."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON document with the path instead of the table.
-    With --max-steps above 10,000, the path leaves out updates."""
+    With --max-steps above 10,000, the path does not list every update."""
 
     def run(self, argv: list[str]) -> int:
         """Minimize and return the exit status."""
@@ -177,7 +177,8 @@ class Minimize(_Hyperparams):
             for option in ("rtol", "target"):
                 if getattr(self, option) is not None:
                     raise RangeError(
-                        f"--{option} is a stopping test, but --no-stop omits all of them. Leave out one of the two."
+                        f"--{option} is a stopping test, but --no-stop omits all stopping tests. "
+                        f"Leave out --{option} or --no-stop."
                     )
             return None
         if self.rtol is None and self.target is None:
@@ -206,7 +207,7 @@ def _print_table(solution: "Solution") -> None:
     path = solution.trajectory
     assert path is not None
     n = len(path.cost)
-    # Rows at geometrically growing distances, with the first and the last entry.
+    # Show the first and the last entry, and entries at growing distances between them.
     shown = sorted(
         {0, n - 1, *np.unique(np.geomspace(1, max(n - 1, 1), _ROWS - 2).astype(int)).tolist()} & set(range(n))
     )

@@ -38,7 +38,7 @@ codecs.register_error("jaxgd", _readable)
 
 @contextlib.contextmanager
 def readable_everywhere() -> Iterator[None]:
-    """Inside the block, stdout and stderr accept every character, and neither of them is None."""
+    """Inside the block, stdout and stderr are not None and accept every character."""
     with contextlib.ExitStack() as stack:
         # Python sets a stream to None if the parent process has closed its file descriptor.
         for stream, redirect in ((sys.stdout, contextlib.redirect_stdout), (sys.stderr, contextlib.redirect_stderr)):
@@ -57,9 +57,9 @@ def _restore(stream: io.TextIOWrapper, errors: str | None) -> None:
 
 
 def discard_broken_output(stream: TextIO | None = None) -> bool:
-    """Return True if a stream, by default standard output, cannot be written. In this case, discard its buffer.
+    """Return True if the stream cannot be written. In this case, discard its buffer.
 
-    Python would otherwise flush the buffer at exit, and fail again.
+    Python would otherwise flush the buffer at exit, and fail again. The default stream is standard output.
     """
     stream = stream or sys.stdout
     try:
@@ -82,7 +82,7 @@ def one_line(message: str) -> str:
 
 
 class Speaker:
-    """The index of this process in a job. The index decides what the process prints.
+    """The index of this process in a job.
 
     Attributes:
         process: Index of this process. Process 0 prints all messages, the others only errors and warnings.
@@ -125,7 +125,7 @@ def without_function(message: str) -> str:
 def error_line(name: str, message: str) -> None:
     """Print the name of the command and an error or warning, as one line.
 
-    Drop the name of a function, or of the same command, at the start of the message.
+    If the message starts with the name of a function or of this command, drop that name.
     """
     where = f" (process {Speaker.process})" if Speaker.process else ""
     _print(f"{name}{where}: {without_function(message).removeprefix(name.removeprefix('jaxgd ') + ': ')}")
@@ -133,7 +133,7 @@ def error_line(name: str, message: str) -> None:
 
 @contextlib.contextmanager
 def warnings_as_lines(name: str) -> Iterator[None]:
-    """Inside the block, a warning is one line on standard error. It names the line of code if that is the user's."""
+    """Inside the block, print a warning as one line on standard error. For the user's code, name the line of code."""
 
     def show(
         message: Warning | str,
