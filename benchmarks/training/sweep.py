@@ -61,7 +61,7 @@ class Networks:
 
     @property
     def sample(self) -> list[int]:
-        """Indices of the networks that PyTorch trains. The mean cost of these must agree between all programs."""
+        """Indices of the networks that PyTorch trains. All programs must reach the same mean cost on these."""
         return [int(i) for i in np.linspace(0, len(self.points) - 1, self.picked)]
 
     @property
