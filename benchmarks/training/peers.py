@@ -38,7 +38,7 @@ def by_numpy(work: Work, data: Shared) -> Iterator[Weights]:
 
 
 def by_book(work: Work, data: Shared) -> Iterator[Weights]:
-    """Train as the book's chapter 1 does: one example at a time, as a column. Add the gradients of a mini-batch."""
+    """Train as the book's chapter 1 does: one example at a time, as a column vector."""
     x, answers = data.x / 255, np.eye(work.sizes[-1])
     weights: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
     weights = [(w.astype(float), b.astype(float)[:, None]) for w, b in data.weights]
@@ -91,7 +91,7 @@ def by_torch(compiled: bool) -> Peer:
 
 
 def by_sklearn(work: Work, data: Shared) -> Iterator[Weights]:
-    """Train scikit-learn's MLPClassifier. MLPClassifier minimizes another cost: the cross-entropy of a softmax."""
+    """Train scikit-learn's MLPClassifier, which minimizes the cross-entropy of a softmax."""
     from sklearn.neural_network import MLPClassifier
 
     x, classes = data.x.astype(np.float32) / np.float32(255), np.arange(work.sizes[-1])
@@ -99,7 +99,7 @@ def by_sklearn(work: Work, data: Shared) -> Iterator[Weights]:
         work.sizes[1:-1], activation="logistic", solver="sgd", alpha=0, batch_size=work.batch_size or work.n,
         learning_rate_init=work.eta / 10, momentum=0, shuffle=False,
     )  # fmt: skip
-    # A first fit of a few examples allocates the arrays that receive the weights.
+    # Fit a few examples first: this allocates the weight arrays, which are then overwritten.
     model.set_params(batch_size=10).partial_fit(x[:10], data.y[:10], classes=classes)
     model.set_params(batch_size=work.batch_size or work.n)
     for k, (w, b) in enumerate(data.weights):
@@ -131,7 +131,7 @@ NETWORKS_PEERS: dict[str, Peer] = {
     "jaxgd-each": jax_peers.by_networks("auto", together=False),
     "jaxgd-xla": jax_peers.by_networks("xla", together=True),
 }
-# Peers that run a whole process.
+# Peers of the start-up case. Each unit is a whole process.
 START_PEERS: dict[str, Peer] = {
     "jaxgd": start.by_command(kept=True),
     "jaxgd-first": start.by_command(kept=False),
@@ -140,7 +140,7 @@ START_PEERS: dict[str, Peer] = {
 ALL_PEERS = (*dict.fromkeys((*PEERS, *NETWORKS_PEERS, *START_PEERS)),)
 # Peers that take seconds to minutes per epoch. They run only if --peers names them.
 SLOW = ("book", "torch-compile")
-# Peers that minimize another cost. The benchmark compares their accuracy and not their cost.
+# Peers that minimize another cost. The benchmark compares their accuracy instead of their cost.
 OTHER_LOSS = ("sklearn",)
 # The package that a peer needs in addition to jaxgd.
 NEEDS = {"torch": "torch", "torch-compile": "torch", "sklearn": "scikit-learn", "flax": "flax"}
@@ -148,7 +148,7 @@ _MODULES = {"scikit-learn": "sklearn"}
 
 
 def peers_of(work: Work) -> dict[str, Peer]:
-    """Return the peers that can do this work."""
+    """Return the peers that can do `work`."""
     if work.cold:
         return START_PEERS
     if work.l2 is not None:
@@ -157,6 +157,6 @@ def peers_of(work: Work) -> dict[str, Peer]:
 
 
 def is_installed(peer: str) -> bool:
-    """Return True if the package that a peer needs is installed."""
+    """Return True if the peer's package is installed."""
     needed = NEEDS.get(peer)
     return needed is None or importlib.util.find_spec(_MODULES.get(needed, needed)) is not None

@@ -1,6 +1,6 @@
 """The peers of the start-up case: whole processes that train a network on jaxgd's digits.
 
-Two are `jaxgd train`, with and without programs compiled by an earlier run. The others are
+Two peers run `jaxgd train`, with and without programs compiled by an earlier run. The others run
 `python -m benchmarks.training.start PEER START END`, which imports the libraries of PEER, reads the data and first
 weights from START, trains, and writes the weights to END.
 """
@@ -21,7 +21,7 @@ COMMAND = "import sys; from jaxgd.cli import main; sys.exit(main())"
 
 
 class NumPyOrders(Shared):
-    """Shared data with orders drawn by NumPy, so that a peer without JAX does not import JAX."""
+    """The shared data, but NumPy draws the order of the examples. A peer without JAX need not import JAX."""
 
     def order(self, k: int) -> NDArray[np.int32]:
         """Return a random order of the examples in epoch k."""
@@ -29,7 +29,7 @@ class NumPyOrders(Shared):
 
 
 def by_command(kept: bool) -> Peer:
-    """Return a peer whose unit is a process of `jaxgd train`. With `kept`, later units reuse the compiled programs."""
+    """Return a peer that runs `jaxgd train` for each unit. With `kept`, later units reuse the compiled programs."""
 
     def units(work: Work, data: Shared) -> Iterator[Weights]:
         from safetensors.numpy import load_file
@@ -47,7 +47,7 @@ def by_command(kept: bool) -> Peer:
 
 
 def by_process(peer: str) -> Peer:
-    """Return a peer whose unit is a process that runs the loop of the peer of this name."""
+    """Return a peer that starts a process for each unit. The process trains as `PEERS[peer]` does."""
 
     def units(work: Work, data: Shared) -> Iterator[Weights]:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
 """Many small networks: `python -m benchmarks.training.sweep CASE PROGRAM [DATA_DIR]` times one program.
 
-`sweep` trains the networks in batches, and `train` trains them one after the other. PyTorch trains a sample, one after
-the other. A timing starts when the data are in memory. It includes the compilation, an evaluation on all splits after
-each epoch and, for `sweep`, the writing of the folder.
+`sweep` trains the networks in batches, and `train` trains them one after the other. PyTorch trains only a sample of
+the networks, one after the other. A timing starts when the data are in memory. It includes the compilation and an
+evaluation on all splits after each epoch. For `sweep`, it also includes writing the results to a folder.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class Networks:
         eta: Learning rates.
         seeds: Number of seeds for each η.
         epochs: Epochs of each network.
-        scheme: First weights, as in `init_network`.
+        scheme: Scheme of the first weights, as in `init_network`.
         picked: Number of networks that PyTorch trains. Its times are scaled to all networks.
     """
 
@@ -56,23 +56,23 @@ class Networks:
 
     @property
     def points(self) -> list[tuple[float, int]]:
-        """η and seed of each network, in the order of the table of `sweep`."""
+        """η and seed of each network, in the order in which `sweep` lists the networks."""
         return list(itertools.product(self.eta, range(self.seeds)))
 
     @property
     def sample(self) -> list[int]:
-        """Indices of the networks that PyTorch trains, and whose mean cost is compared between the programs."""
+        """Indices of the networks that PyTorch trains. All programs must reach the same mean cost on these."""
         return [int(i) for i in np.linspace(0, len(self.points) - 1, self.picked)]
 
     @property
     def title(self) -> str:
-        """One line for readers, with the size of the work."""
+        """A description of the case in one line."""
         count = f"{len(self.points):,} networks {list(self.sizes)} on {self.data}"
         return f"{count}: {len(self.eta)} η × {self.seeds} seeds, {self.epochs} epochs, batch {_BATCH}"
 
 
 def by_sweep(networks: Networks, data: Dataset) -> list[float]:
-    """Train all networks with `sweep` in a folder, and return the final costs of the sample."""
+    """Train all networks with `sweep`, and return the final costs of the sample."""
     from jaxgd import sweep
 
     about: dict[str, Any] = {name: getattr(networks, name) for name in ("sizes", "eta", "seeds", "epochs", "scheme")}
@@ -159,7 +159,7 @@ NETWORKS = (
 
 
 def timed(name: str, program: str, data_dir: Path | None) -> dict[str, float]:
-    """Run a program in a process of its own, and return its measurements."""
+    """Run a program in a new process, and return its measurements."""
     time.sleep(PAUSE)
     words = [sys.executable, "-W", "ignore", "-m", "benchmarks.training.sweep", name, program]
     done = subprocess.run([*words, *([str(data_dir)] if data_dir else [])], stdout=subprocess.PIPE, text=True)

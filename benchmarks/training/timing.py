@@ -17,12 +17,12 @@ from benchmarks.rows import Row, sampled, significant
 from benchmarks.training.peers import NEEDS, OTHER_LOSS, SLOW, is_installed, peers_of
 from benchmarks.training.work import WORKS, Work
 
-# The largest allowed relative difference of two costs after the same units. Rounding errors grow over thousands of
-# steps.
+# The largest relative difference between the costs of two peers that did the same work. It is large because rounding
+# errors grow over thousands of steps.
 PARITY = 0.05
-# The largest allowed shortfall of an accuracy, for peers with another cost or another order of the examples.
+# The accuracy of a peer with another cost or another order of the examples may be lower by at most this value.
 ACCURACY_PARITY = 0.1
-# Seconds before each timing, in which the threads of the previous peer stop spinning.
+# The pause before each timing, in seconds. The threads of the previous peer stop spinning in this time.
 PAUSE = 0.2
 
 
@@ -56,8 +56,8 @@ class Worker:
 def unlike(answers: dict[str, dict[str, float]], base: str, cold: bool = False) -> dict[str, float]:
     """Return the cost of each peer that did not do the same work as the peer `base`.
 
-    Work is the same if the costs agree. Accuracies are compared instead for peers that minimize another cost, and for
-    cases of whole processes (`cold`), whose peers draw different orders of the examples.
+    Two peers did the same work if their costs agree. A peer that minimizes another cost is compared by its accuracy. So
+    are all peers if a unit is a whole process (`cold`), because these peers use the examples in different orders.
     """
     wanted = answers[base]
     return {
@@ -108,7 +108,7 @@ def measure(work: Work, options: Options) -> Iterator[Row]:
 
 
 def chosen_peers(case: str, able: Iterable[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the wanted peers that can do the case. By default, these are the installed peers that are not in SLOW."""
+    """Return the peers in `wanted` that can do the case, by default the installed peers that are not in SLOW."""
     if wanted is None:
         return tuple(peer for peer in able if peer not in SLOW and is_installed(peer))
     chosen = tuple(peer for peer in wanted if peer in able)
@@ -120,7 +120,7 @@ def chosen_peers(case: str, able: Iterable[str], wanted: Sequence[str] | None) -
 
 
 def ratios(times: Sequence[float], base: Sequence[float]) -> list[float]:
-    """Return the median, minimum and maximum of the ratios of two series of times, paired by repeat."""
+    """Return the median, minimum and maximum of the ratios times[i] / base[i]."""
     return [significant(q) for q in np.quantile([x / y for x, y in zip(times, base, strict=True)], [0.5, 0, 1])]
 
 

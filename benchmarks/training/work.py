@@ -1,6 +1,6 @@
-"""The work that is timed, and the data, first weights and orders of the examples that all peers share.
+"""The work that is timed, and the data that all peers share.
 
-A unit of work is one timed piece: an epoch, a full-batch step or a whole process.
+Work is timed in units. A unit is an epoch, a full-batch step or a whole process.
 """
 
 import dataclasses
@@ -32,10 +32,10 @@ class Work:
         batch_size: Examples of a mini-batch; None for the full batch.
         eta: Learning rate.
         networks: Number of networks that are trained in a unit.
-        growing: The name of the size that grows from case to case, for the title of a plot; None if none grows.
-        size: The value of the growing size in this case.
-        epochs: Epochs of a process that is timed from start to end; None for a unit inside a process.
-        l2: λ of L2 regularization, for the cross-entropy; None for the quadratic cost without L2 regularization.
+        growing: In a family of cases that differ in one size, the name of this size; otherwise None.
+        size: The value of this size in this case.
+        epochs: Epochs of a process, if a unit is a whole process; otherwise None.
+        l2: λ of L2 regularization. A number selects the cross-entropy, and None the quadratic cost without L2.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Work:
 
     @property
     def cold(self) -> bool:
-        """True if a whole process is timed."""
+        """True if a unit is a whole process."""
         return self.epochs is not None
 
     @property
@@ -64,7 +64,7 @@ class Work:
 
     @property
     def title(self) -> str:
-        """One line for readers, with the size of the work."""
+        """A description of the work in one line."""
         if self.cold:
             return f"one process, {self.epochs} epochs of digits, as `jaxgd train` runs by default"
         batch = "full batch" if self.batch_size is None else f"batch {self.batch_size}"
@@ -74,23 +74,24 @@ class Work:
 
     @property
     def flop(self) -> float:
-        """Floating-point operations of a unit, if no multiplication by 0 is skipped: 2 per weight, example and product.
+        """Floating-point operations of the matrix products in a unit.
 
-        The products are the forward pass, ∇w and, except for the first layer of weights, the backward pass. A program
-        that skips pixels of value 0 does fewer operations, so its rate may exceed the measured peak.
+        The products are the forward pass, ∇w and, except for the first layer of weights, the backward pass. Each takes
+        2 operations per weight and example. A program that skips pixels of value 0 does fewer operations, so its
+        computed FLOP/s may exceed the measured peak.
         """
         weights = [a * b for a, b in itertools.pairwise(self.sizes)]
         return 2.0 * (self.epochs or 1) * self.networks * self.n * (2 * sum(weights) + sum(weights[1:]))
 
 
-# The same work as `jaxgd train` without arguments.
+# The work of `jaxgd train` without arguments.
 START = Work("start-up", "start-up", (64, 30, 10), 1_197, 10, 3.0, epochs=60)
 
 
 def _growth(name: str, growing: str, size: int, **work: Any) -> Work:
     """Return the work of the book's network on a fifth of the examples, with one size changed.
 
-    η is small, so that rounding errors stay small over the steps and the costs of the peers can be compared.
+    η is small, so that rounding errors stay small and the costs of the peers agree.
     """
     usual: dict[str, Any] = {"sizes": (784, 30, 10), "n": 10_000, "batch_size": 10, "eta": 0.1}
     return Work(name, "growth", growing=growing, size=size, **(usual | work))
@@ -116,7 +117,7 @@ WORKS = (
 
 
 class Shared(NamedTuple):
-    """The data, the first weights and the orders of the examples that all peers share.
+    """The data, the first weights and the order of the examples, which all peers share.
 
     Attributes:
         x: Pixels, (n, inputs).
@@ -135,7 +136,7 @@ class Shared(NamedTuple):
 
 @functools.cache
 def _random_order(n: int) -> "Callable[[int], Array]":
-    """Return a compiled function from k to the order of epoch k. Compiled, it is as fast as inside jaxgd."""
+    """Return a function from k to the order of epoch k. It is compiled, to be as fast as inside jaxgd."""
     import jax
 
     from jaxgd.kernels import random_order
@@ -159,9 +160,9 @@ def shared(work: Work, data_dir: Path | None) -> Shared:
 
 
 def cost(weights: Weights, data: Shared) -> float:
-    """Return the quadratic cost over all examples, in float64 and in blocks that fit into memory.
+    """Return the quadratic cost over all examples, in float64.
 
-    Peers that minimize the cross-entropy are compared by the quadratic cost too.
+    The benchmark also compares peers that minimize the cross-entropy by this cost.
     """
     total, answers = 0.0, np.eye(len(weights[-1][1]))
     for start in range(0, len(data.y), 5_000):

@@ -1,16 +1,16 @@
-"""Docstrings as reStructuredText. jaxgd writes them as Markdown: `code` in single backticks, and |C| as it is."""
+"""Conversion of jaxgd's docstrings to reStructuredText. They have `code` in single backticks, as Markdown does."""
 
 import re
 
 # Code in single backticks, or a character with a meaning in reStructuredText.
 MARK = re.compile(r"`([^`]+)`|([*|\\])|(?<=\w)(_)(?!\w)")
-# The text of these sections is not a list of names, but napoleon would read it as one.
+# Returns and Source contain sentences, but napoleon would read them as a list of names.
 RETURNS = re.compile(r"(?m)^Returns:\n +((?:.*\n)(?:(?: .*)?\n)*)")
 SOURCE = re.compile(r"(?m)^Source: (.*(?:\n.+)*)")
 
 
 def setup(app):
-    """Rewrite each docstring before napoleon reads its sections, skip some members, and label lists of attributes."""
+    """Connect `rewrite` and `skip` to autodoc, and change the label of attributes."""
     app.connect("autodoc-process-docstring", rewrite, priority=100)
     app.connect("autodoc-skip-member", skip)
     from sphinx.domains.python import PyObject  # here, because the tests import this module without Sphinx
@@ -22,10 +22,11 @@ def setup(app):
 
 
 def rewrite(app, what, name, obj, options, lines):
-    """Rewrite the lines of a docstring, except its examples."""
+    """Rewrite a docstring as reStructuredText for napoleon, except its examples."""
     text = "\n".join([*lines, ""])
     if what == "property":
-        # napoleon would take words before a colon in the first line as a type, so put an empty comment first.
+        # napoleon would read words before a colon in the first line as a type. An empty comment as first line prevents
+        # this.
         text = "..\n\n" + text
     text = RETURNS.sub(r":returns: \1", text)
     text = SOURCE.sub(lambda match: "Source:\n    " + re.sub(r"\n *", "\n    ", match[1]), text)
@@ -41,5 +42,5 @@ def _marked(match):
 
 
 def skip(app, what, name, obj, skipped, options):
-    """Skip the fields of a NamedTuple, which its docstring describes, and the methods that JAX calls."""
+    """Skip the fields of a NamedTuple, because its docstring describes them. Also skip the methods that JAX calls."""
     return True if type(obj).__name__ == "_tuplegetter" or name.startswith("tree_") else None

@@ -1,4 +1,4 @@
-"""Links from public names in code to the reference."""
+"""Links to the reference from public names in inline code."""
 
 import re
 
@@ -8,17 +8,17 @@ from sphinx.transforms import SphinxTransform
 
 import jaxgd
 
-# Public names that are also ordinary words of code. They are linked only after `jaxgd.`.
+# Public names that are also ordinary words of code. They become links only with the prefix `jaxgd.`.
 COMMON = {"accuracy", "plot", "update"}
 
 
 class PublicNames(SphinxTransform):
-    """Link code such as `minimize`, `minimize(…)` and `jaxgd.minimize` to the reference."""
+    """Links to the reference from inline code such as `minimize`, `minimize(…)` and `jaxgd.minimize`."""
 
     default_priority = 400
 
     def apply(self, **kwargs):
-        """Put each node of code that is a public name into a link, except in links and titles."""
+        """Turn public names in inline code into links, except inside links and titles."""
         for node in list(self.document.findall(nodes.literal)):
             code = re.fullmatch(r"(?s)(jaxgd\.)?(\w+)(\(.*\))?", node.astext())
             if code is None or code[2] not in jaxgd.__all__ or (code[2] in COMMON and not code[1]):
@@ -32,14 +32,14 @@ class PublicNames(SphinxTransform):
 
 
 def mark_messages(app, doctree):
-    """Mark the literal blocks of docs/faq.md, so that the long lines of messages wrap."""
+    """Give the messages in docs/faq.md a class whose style wraps long lines."""
     if app.env.docname == "faq":
         for block in doctree.findall(nodes.literal_block):
             block["classes"].append("message")
 
 
 def setup(app):
-    """Add the links, and the marks of messages."""
+    """Register `PublicNames` and `mark_messages`."""
     app.add_transform(PublicNames)
     app.connect("doctree-read", mark_messages)
     return {"parallel_read_safe": True}

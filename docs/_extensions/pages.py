@@ -1,7 +1,7 @@
 """Pages that the build writes from other files: the home page, the API reference, and the pages of the project.
 
-Git ignores these pages. docs/README.md decides the sidebar: each of its headings "##" is a part, and each page in the
-table below the heading is an entry. The part "API" comes from REFERENCE.
+Git ignores these pages. The sidebar follows docs/README.md. Each heading "##" there becomes a part of the sidebar, and
+each page in the table below the heading becomes an entry. The part "API" comes from REFERENCE.
 """
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jaxgd
 
-# Pages from files outside docs/.
+# Pages that are copies of files outside docs/.
 COPIES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "project/contributing.md",
@@ -19,7 +19,7 @@ COPIES = {
     "examples/README.md": "project/examples.md",
     "jaxgd/data/digits/ATTRIBUTION.md": "project/attribution.md",
 }
-# The pages of the reference: a title, the modules whose public names the page has, and other names to document there.
+# The pages of the reference: the title, the modules whose public names the page documents, and further names.
 REFERENCE = {
     "minimize": ("Minimize", ("descent", "state_file", "outcome"), ()),
     "rules": ("Rules", ("rules",), ()),
@@ -32,25 +32,25 @@ REFERENCE = {
     "report": ("Pictures", ("report",), ()),
     "errors": ("Errors", ("errors",), ()),
 }
-# autodoc would show the docstring of `tuple` for this type alias, so its text is written here.
+# For this type alias, autodoc would show the docstring of `tuple`.
 NETWORK = """.. py:type:: jaxgd.Network
    :canonical: tuple[Layer, ...]
 
    The type of a network: its layers, first to last."""
 
-# A block of code, code in a line, or the target of a link with its anchor. Only the target of a link has groups.
+# Matches a block of code, inline code, or the target and anchor of a link. Only a link has groups.
 LINK = re.compile(r"(?ms)^```.*?^```$|`[^`\n]+`|(?<=\]\()([^)\s:#]+)(#[^)\s]*)?(?=\))")
 
 
 def setup(app):
-    """Write the pages before the build, and change the links of the other pages."""
+    """Register `write` and `change_links`."""
     app.connect("builder-inited", write)
     app.connect("source-read", change_links)
     return {"parallel_read_safe": True}
 
 
 def write(app):
-    """Write the pages. A page that has not changed keeps its date, so Sphinx does not read it again."""
+    """Write the pages that changed. Sphinx does not read the others again."""
     docs = Path(app.srcdir)
     for source, page in COPIES.items():
         text = moved((docs.parent / source).read_text(encoding="utf-8"), docs.parent / source, docs / page, docs)
@@ -62,7 +62,7 @@ def write(app):
 
 
 def change_links(app, docname, source):
-    """Change the links of a page in docs/ that lead to files with a copy on the site."""
+    """Redirect links in a page of docs/ to the copies in COPIES."""
     docs = Path(app.srcdir)
     page = docs / f"{docname}.md"
     if page.parent == docs and docname != "index":
@@ -70,7 +70,7 @@ def change_links(app, docname, source):
 
 
 def moved(text, source, page, docs):
-    """Return the text of the file `source` with its links relative to `page`. They lead to copies where one exists."""
+    """Return the text of `source` with its links adapted to `page`. Links to copied files lead to the copies."""
 
     def target(link):
         if link[1] is None:
@@ -87,7 +87,7 @@ def moved(text, source, page, docs):
 
 
 def sidebar(text):
-    """Return the tables of contents for the parts of docs/README.md and the API."""
+    """Return one table of contents for each part of the sidebar."""
     parts = {}
     for title, part in re.findall(r"(?ms)^## (.*?)$(.*?)(?=^## |\Z)", text):
         targets = re.findall(r"(?m)^\| \[[^]]*\]\(([^)#]+)\)", part)
@@ -98,7 +98,7 @@ def sidebar(text):
 
 
 def reference():
-    """Return the pages of the reference. Every public name must be on one of them."""
+    """Return the pages of the reference. Raise ValueError if a public name is on none of them."""
     pages, left = {}, set(jaxgd.__all__) - {"Network"}
     for page, (title, rooms, further) in REFERENCE.items():
         entries = []
@@ -120,7 +120,7 @@ def _lines(entries):
 
 
 def _order(name):
-    """Return the sort key of a name: functions come first, then classes, each in alphabetical order."""
+    """Return a sort key: functions before classes, and both in alphabetical order."""
     return isinstance(getattr(jaxgd, name), type), name.lower()
 
 

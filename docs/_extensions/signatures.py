@@ -1,4 +1,4 @@
-"""Signatures with annotations as written in the source, because jaxtyping's own names for its types are long."""
+"""Signatures with the annotations of the source, because jaxtyping prints its types with long names."""
 
 import ast
 import inspect
@@ -8,7 +8,7 @@ from docutils import nodes
 
 
 def setup(app):
-    """Replace the signatures that autodoc makes from the values of the annotations, and drop overloads."""
+    """Replace autodoc's signatures, and drop overloads."""
     app.connect("autodoc-process-signature", from_source)
     app.connect("object-description-transform", shorten)
     from sphinx.pycode import ModuleAnalyzer  # here, because the tests import this module without Sphinx
@@ -16,7 +16,7 @@ def setup(app):
     analyze = ModuleAnalyzer.analyze
 
     def without_overloads(analyzer):
-        """Drop the overloads, which are for type checkers. The reference shows one signature per function."""
+        """Analyze a module, and drop its overloads, so that the reference shows one signature per function."""
         analyze(analyzer)
         analyzer.overloads.clear()
 
@@ -29,7 +29,7 @@ def from_source(app, what, name, obj, options, signature, returns):
     if what == "class" and signature and "__init__" in vars(obj):
         try:
             node = _node(obj.__init__)
-        except OSError:  # dataclasses generated the method, so it has no source
+        except OSError:  # dataclasses generates this method without source
             return _fields(obj), None
         return _arguments(node, bound=True), None
     if what == "class" and signature and obj.__module__.startswith("jaxgd."):
@@ -53,7 +53,7 @@ def _arguments(node, bound):
 
 
 def _fields(cls):
-    """Return the fields of a dataclass or a named tuple as arguments."""
+    """Return the fields of a dataclass or a named tuple as a list of arguments."""
     fields = [node for node in _node(cls).body if isinstance(node, ast.AnnAssign)]
     return f"({', '.join(map(_field, fields))})"
 
