@@ -1,4 +1,4 @@
-"""The settings of a task, and the pipe that takes its figures."""
+"""The settings of a task, and the pipe to which it writes its figures."""
 
 import dataclasses
 import json
