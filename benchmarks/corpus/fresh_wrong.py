@@ -28,7 +28,7 @@ ROWS: tuple[tuple[str, Callable[..., object], Draw], ...] = (
      normal((6, 4), (6, 4), (6, 4))),
     ("contrastive loss: second batch held fixed", lambda a, b, s: models.contrastive(a, stop(b), s),
      together(normal((6, 5), (6, 5)), uniform(0, 2, ()))),
-    ("contrastive loss: scale's chain factor missing", changed(
+    ("contrastive loss: chain factor missing for the scale", changed(
         models.contrastive, 2, lambda g, a, b, s: g * jnp.exp(-s)),
      together(normal((6, 5), (6, 5)), uniform(0.5, 2, ()))),
     ("smoothed labels: smoothing forgotten", as_if(
@@ -117,9 +117,9 @@ ROWS: tuple[tuple[str, Callable[..., object], Draw], ...] = (
      together(normal((3,), (3,)), uniform(0.5, 2.0, ()))),
     ("heat in a rod: gradient of a ring", as_if(science.heat, mistakes.heat_free), together(
         normal((12,)), uniform(0.1, 0.4, (12,)))),
-    ("Black–Scholes: root of time missing in vega", changed(
+    ("Black–Scholes: √t missing in vega", changed(
         science.black_scholes, 4, lambda g, s, k, t, r, sigma: g / jnp.sqrt(t)), OPTION),
-    ("Kepler's equation: sign in the denominator", with_vjp(science.kepler, mistakes.kepler_backward),
+    ("Kepler's equation: wrong sign in the denominator", with_vjp(science.kepler, mistakes.kepler_backward),
      uniform(0.3, 0.8, (4,), (4,))),
     ("quantum circuit: shifts of π/4 with the factor for π/2", with_vjp(science.circuit, mistakes.shifted_circuit),
      normal((2, 2, 2))),
@@ -144,7 +144,8 @@ ROWS: tuple[tuple[str, Callable[..., object], Draw], ...] = (
     ("bilinear sampling: cotangents of y and x exchanged", with_vjp(science.bilinear, lambda im, y, x, g: tuple(
         pulled(science.bilinear, (im, y, x), g)[i] for i in (0, 2, 1))),
      together(normal((5, 5)), fixed([0.3, 1.6, 2.2, 3.7], [2.4, 0.6, 3.3, 1.8]))),
-    ("table: right entry without a gradient", mistakes.table_left, together(normal((6,)), uniform(0.1, 4.9, (7,)))),
+    ("interpolation in a table: right entry without a gradient", mistakes.table_left,
+     together(normal((6,)), uniform(0.1, 4.9, (7,)))),
     ("recursive filter: recursion missing for the feedback", with_vjp(science.biquad, mistakes.feedback_once),
      together(normal((3,)), fixed([-0.9, 0.4]), normal((40,)))),
     ("Kalman filter: gain held fixed", mistakes.kalman_fixed, normal((), (), (30,))),

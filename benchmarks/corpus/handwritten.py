@@ -223,9 +223,9 @@ HANDWRITTEN = (
     Case("terms of 1e12, 1 and 1e-3", lambda r: jnp.sum(r**-12.0 - r**-6.0), fixed([0.1, 1.0, 3.0])),
     Case("a float32 array in the rule", above(0), fixed([100.0, 1.0, 2.0])),
     wrong("a float32 array in the rule, gradient 0 for small elements", above(50), fixed([100.0, 1.0, 2.0])),
-    *(Case(f"sum of powers {p}", power_times(p, 1.0), fixed(X)) for p in (3, 4)),
+    *(Case(f"sum of x^{p}", power_times(p, 1.0), fixed(X)) for p in (3, 4)),
     *(
-        wrong(f"sum of powers {p}, gradient × {factor}", power_times(p, factor), fixed(X))
+        wrong(f"sum of x^{p}, gradient × {factor}", power_times(p, factor), fixed(X))
         for p in (3, 4)
         for factor in (1.00001, 1.001)
     ),

@@ -77,7 +77,7 @@ def times(factor: float) -> Change:
 
 
 def largest(change: Change) -> Change:
-    """Return a change of only one element, which has the largest absolute value."""
+    """Return a function that applies `change` only to the element with the largest absolute value."""
 
     def changed(g: Array) -> Array:
         at_largest = jnp.arange(g.size).reshape(g.shape) == jnp.argmax(jnp.abs(g))

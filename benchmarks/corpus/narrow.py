@@ -183,9 +183,9 @@ NARROW = (
           gradient=times_gradient(mixed_layers, -1)),
     Case("affine function in bfloat16, rounded once or twice", affine, fixed([0.3, 1.2]), NOT_WRONG, BFLOAT16),
     Case("bfloat16 sine inside", lambda x: sines(x.astype(jnp.bfloat16)), fixed(A), (CANNOT_TELL,), BFLOAT16),
-    *(Case(f"sines of {name}", sines, in_dtype(name, A)) for name in ("bfloat16", "float16", "float32")),
+    *(Case(f"sines in {name}", sines, in_dtype(name, A)) for name in ("bfloat16", "float16", "float32")),
     *(
-        Case(f"layer of {name}", tanh_squares, in_dtype(name, np.full((2, 3), 1 / 3), np.arange(3.0)))
+        Case(f"layer in {name}", tanh_squares, in_dtype(name, np.full((2, 3), 1 / 3), np.arange(3.0)))
         for name in ("bfloat16", "float16")
     ),
     *(Case(f"rule in {name}", low_precision_sine(1.0), in_dtype(name, V)) for name in ("bfloat16", "float16")),
@@ -217,12 +217,13 @@ NARROW = (
          in_dtype("float32", [0.3, 1.7, 2.4]), NOT_WRONG),
     wrong("1/√x by bits, factor ½ missing", with_vjp(rsqrt_by_bits, lambda x, g: (-g * x**-1.5,)),
           in_dtype("float32", [0.3, 1.7, 2.4])),
-    Case("host", external(1), ONE),
-    wrong("host, sign of one term wrong", external(-1), ONE),
-    Case("host in float32", external(1, bump_in_float32, "float32"), ONE),
-    wrong("host in float32, one term × 0.9", external(0.9, bump_in_float32, "float32"), ONE),
-    Case("host that refuses float64", external(1, refuses_float64), in_dtype("float32", [1.0, 0.3]), NOT_WRONG),
-    wrong("host that refuses float64, sign of one term wrong", external(-1, refuses_float64),
+    Case("host function", external(1), ONE),
+    wrong("host function, sign of one term wrong", external(-1), ONE),
+    Case("host function in float32", external(1, bump_in_float32, "float32"), ONE),
+    wrong("host function in float32, one term × 0.9", external(0.9, bump_in_float32, "float32"), ONE),
+    Case("host function that refuses float64", external(1, refuses_float64), in_dtype("float32", [1.0, 0.3]),
+         NOT_WRONG),
+    wrong("host function that refuses float64, sign of one term wrong", external(-1, refuses_float64),
           in_dtype("float32", [1.0, 0.3])),
     Case("gradient with random rounding", jittering(), fixed([1.0, 2.0, 3.0, 4.0]), NOT_WRONG),
     wrong("gradient that overflows in float32 only", overflowing, in_dtype("float32", [1e20, 2e20])),

@@ -126,7 +126,7 @@ RULES: tuple[tuple[str, Callable[..., object], Callable[..., tuple[object, ...]]
     ("attention, scale", attention, lambda q, k, v, g: attention_backward(q, k, v, g, scale=float(q.shape[-1]) ** 0.5),
      normal((3, 4), (5, 4), (5, 2)), "scale missing"),
     ("attention, mask", causal_attention, attention_backward, normal((4, 3), (4, 3), (4, 2)), "mask forgotten"),
-    ("attention, causal scale", causal_attention,
+    ("causal attention, scores", causal_attention,
      lambda q, k, v, g: attention_backward(q, k, v, g, scale=1.01, causal=True), normal((4, 3), (4, 3), (4, 2)),
      "scores ×1.01"),
     ("masked mean", masked_mean, lambda x, g: (g * 2 * x / 4,), normal((6,)), "mask forgotten"),
@@ -168,10 +168,10 @@ RULES: tuple[tuple[str, Callable[..., object], Callable[..., tuple[object, ...]]
     ("square, rounded", jnp.square, lambda x, g: (g * 2 * jnp.round(x, 2),), away(), "slope at a rounded point"),
     ("cumsum", jnp.cumsum, lambda x, g: (jnp.cumsum(g),), normal((6,)), "not reversed"),
     ("cumsum, exclusive", jnp.cumsum, lambda x, g: (jnp.flip(jnp.cumsum(jnp.flip(g))) - g,), normal((6,)),
-     "off by one"),
+     "own element missing in each sum"),
     ("sort", jnp.sort, lambda x, g: (g,), fixed([0.3, -1.2, 2.0, 0.9]), "not sorted back"),
     ("take, some elements twice", lambda x: x[PLACES], lambda x, g: (jnp.zeros_like(x).at[PLACES].set(g),),
-     normal((5,)), "cotangent of the second use overwrites that of the first"),
+     normal((5,)), "second use's cotangent overwrites the first"),
     ("flip", jnp.flip, lambda x, g: (g,), normal((5,)), "not flipped back"),
     ("transpose", jnp.transpose, lambda x, g: (g,), normal((3, 3)), "not transposed back"),
     ("reshape", lambda x: x.T.reshape(-1), lambda x, g: (g.reshape(x.shape),), normal((3, 4)),
@@ -201,7 +201,7 @@ RULES: tuple[tuple[str, Callable[..., object], Callable[..., tuple[object, ...]]
     ("rnn, last step", rnn, lambda w, u, x, g: jax.vjp(rnn, w, u, x)[1](g.at[-1].set(0)),
      normal((4, 4), (4, 3), (6, 3), scale=0.7), "last step's cotangent lost"),
     ("Runge–Kutta, rate", runge_kutta, lambda v, rate, g: (vjp(runge_kutta, v, rate)[1](g)[0], 0.1 * rate),
-     together(normal((2,)), uniform(0.5, 2.0, ())), "0.1 × rate as its cotangent"),
+     together(normal((2,)), uniform(0.5, 2.0, ())), "0.1 × rate as the rate's cotangent"),
 )  # fmt: skip
 
 

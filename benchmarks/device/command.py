@@ -95,7 +95,7 @@ class Run:
         environment = {**ENVIRONMENT, **({"XLA_FLAGS": flags} if flags else {})}
         if self._rehearse:
             words.append("--rehearse")
-            # A rehearsal needs no flags of XLA. XLA would end the process at a flag that it does not know.
+            # XLA ends the process at an unknown flag, and a rehearsal needs no flags.
             environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
         log = self._logs / f"{task.name}.log"
         try:
