@@ -124,8 +124,7 @@ def batch_sum(w: Array, d: Array) -> Array:
     return totals[0]
 
 
-# Functions whose values differ between runs, or between eager mode, jit and vmap. Functions with side effects, and
-# functions that lack a mode of autodiff.
+# Functions with varying values or side effects, and functions that lack a mode of autodiff.
 
 
 def by_numpy_generator() -> Callable[..., Array]:
@@ -165,7 +164,7 @@ def by_callback(x: Array, y: Array) -> Array:
 
 
 def numpy_logs(x: ArrayLike, y: ArrayLike) -> float:
-    """Return Σ log x + log y in NumPy. Raise ValueError outside the domain."""
+    """Return (Σ log x) + log y by NumPy. Raise ValueError outside the domain."""
     a, b = np.asarray(x), np.asarray(y)
     if (a <= 0).any() or b <= 0:
         raise ValueError("not above 0")
@@ -204,28 +203,31 @@ INPUTS = (
     Case("a partial function", functools.partial(lambda k, x: k * square(x), 2.0), fixed(A), gradient=lambda x: 4 * x),
     Case("a partial function of a keyword", functools.partial(power, n=3), fixed(A)),
     Case("a static argument of jit", power, together(fixed(A), constant(3))),
-    Case("a keyword argument inside", lambda x: power(x, 3, axis=1), fixed(A)),
-    Case("a sparse matrix inside", bcoo, fixed([1.0, -2.0, 0.5], [0.3, 0.7])),
+    Case("a keyword argument of a jitted function", lambda x: power(x, 3, axis=1), fixed(A)),
+    Case("a sparse matrix inside f", bcoo, fixed([1.0, -2.0, 0.5], [0.3, 0.7])),
     Case("a sparse matrix as argument", lambda m, x: sines(m @ x), draw_bcoo),
     Case("shard_map", sharded, fixed([0.3, 0.7], np.arange(8.0).reshape(4, 2) / 3)),
     Case("psum under vmap", batch_sum, fixed(1.3, [1.0, 2.0, 3.0, 4.0]), argnums=0),
-    wrong("psum under vmap, summed again", batch_sum, fixed(1.3, [1.0, 2.0, 3.0, 4.0]),
+    wrong("psum under vmap, gradient × 4", batch_sum, fixed(1.3, [1.0, 2.0, 3.0, 4.0]),
           gradient=lambda w, d: 4 * grad(batch_sum)(w, d)),
-    Case("aux with text", lambda x: (square(x), {"n": 3, "name": "x"}), fixed(A), options={"has_aux": True}),
+    Case("auxiliary output with text", lambda x: (square(x), {"n": 3, "name": "x"}), fixed(A),
+         options={"has_aux": True}),
     Case("integers among the results", lambda x: {"y": x**2, "n": jnp.argmax(x)}, fixed(A)),
     Case("an argument that f ignores", lambda x, y: square(x), fixed(A, A)),
-    Case("an argument that only gives its shape", lambda x, y: 1e9 * sines(x) + jnp.sum(jnp.ones_like(y)), fixed(V, V)),
+    Case("an argument of which f uses only the shape", lambda x, y: 1e9 * sines(x) + jnp.sum(jnp.ones_like(y)),
+         fixed(V, V)),
     Case("a leaf that f ignores", lambda p: sines(p["x"]), tree(lambda x, y: {"x": x, "y": y}, fixed(V, [1.0, 1.0]))),
     Case("no dependence at all", lambda x: jnp.arange(3.0) + 1e6, fixed(V)),
-    Case("a large constant, and no dependence on the second", lambda x, y: 1e12 + square(x), fixed(V, V), argnums=1),
-    wrong("nonzero for a leaf that f ignores", lambda p: sines(p["x"]), tree(
+    Case("a large constant, and a second argument that f ignores", lambda x, y: 1e12 + square(x), fixed(V, V),
+         argnums=1),
+    wrong("nonzero gradient for a leaf that f ignores", lambda p: sines(p["x"]), tree(
         lambda x, y: {"x": x, "y": y}, fixed(V, [1.0, 1.0])), gradient=lambda p: {
             "x": jnp.cos(p["x"]), "y": jnp.full_like(p["y"], 1e-3)}),
-    wrong("nonzero for an argument that f ignores", lambda x, y: square(x), fixed(A, A), gradient=lambda x, y: x,
-          argnums=1),
-    Case("whole numbers that f rounds to", lambda x, n: jnp.sum(x ** jnp.round(n)), fixed([1.5, 2.0], [2.0, 3.0])),
+    wrong("nonzero gradient for an argument that f ignores", lambda x, y: square(x), fixed(A, A),
+          gradient=lambda x, y: x, argnums=1),
+    Case("exponents that f rounds", lambda x, n: jnp.sum(x ** jnp.round(n)), fixed([1.5, 2.0], [2.0, 3.0])),
     Case("floor between whole numbers", lambda x: jnp.sum(jnp.floor(x) * x), fixed([1.5, 2.2])),
-    wrong("floor taken for its argument", lambda x: jnp.sum(jnp.floor(x) * x), fixed([1.5, 2.2]),
+    wrong("floor between whole numbers, gradient x", lambda x: jnp.sum(jnp.floor(x) * x), fixed([1.5, 2.2]),
           gradient=lambda x: x),
     Case("piecewise constant", lambda x: jnp.floor(x) + x, fixed(A + 0.5)),
     undecided("floor at 1", lambda x: jnp.floor(x) + x, fixed([1.0, 2.5]), "jump"),
@@ -233,24 +235,24 @@ INPUTS = (
     Case("Python's if", lambda x: square(x) if jnp.sum(x) > 0 else jnp.sum(x), fixed(A)),
     Case("a branch chosen by the first element", lambda x: lax.cond(x[0] > 0, jnp.sin, jnp.cos, x), fixed([0.5, 1.0])),
     Case("mod 1", lambda x: jnp.mod(x, 1.0) ** 2, fixed([3.3, -0.7])),
-    Case("sorted with weights", lambda x: jnp.sort(x)[::-1] * jnp.arange(1, 5), fixed([3.0, 1.0, 2.0, -1.0])),
+    Case("sorted elements times weights", lambda x: jnp.sort(x)[::-1] * jnp.arange(1, 5), fixed([3.0, 1.0, 2.0, -1.0])),
     Case("squares of the two largest", lambda x: lax.top_k(x, 2)[0] ** 2, fixed([3.0, 1.0, 2.0, -1.0])),
     Case("the largest times the first", lambda x: x[jnp.argmax(x)] * x[0], fixed([3.0, 1.0, 5.0, -1.0])),
     Case("logs under debug_nans", lambda x: jnp.sum(jnp.log(x)), fixed([0.5, 2.0]), settings={"debug_nans": True}),
     Case("a random key", lambda x, key: jnp.sum(x * jax.random.normal(key, x.shape)), key(fixed(A))),
     Case("a random key of another generator", lambda x, key: jnp.sum(x * jax.random.normal(key, x.shape)),
          key(fixed(A), "rbg")),
-    Case("a random key of old style", lambda key, x: jnp.sum(jnp.sin(x) * jax.random.normal(key, x.shape)),
+    Case("an old-style random key", lambda key, x: jnp.sum(jnp.sin(x) * jax.random.normal(key, x.shape)),
          lambda rng, dtype: (jax.random.PRNGKey(3), array(UP, dtype))),
     Case("dropout by a key", lambda x, key: 2 * jnp.sum(jnp.where(jax.random.bernoulli(key, 0.5, x.shape),
          jnp.sin(x), 0)), key(fixed(UP))),
     Case("Gumbel softmax", lambda x, key: square(jax.nn.softmax(
         (x + jax.random.gumbel(key, x.shape, x.dtype)) / 0.5)), key(fixed([0.3, -0.2, 1.0]))),
     undecided("dropout by NumPy's generator", by_numpy_generator(), fixed(UP), "not deterministic"),
-    undecided("another value under jit", doubled_under_jit, fixed(A), "f depends on how it is run"),
-    Case("another value under vmap", doubled_under_vmap, fixed(A), (CANNOT_TELL,), "f depends on how it is run",
+    undecided("twice the value under jit", doubled_under_jit, fixed(A), "f depends on how it is run"),
+    Case("twice the value under vmap", doubled_under_vmap, fixed(A), (CANNOT_TELL,), "f depends on how it is run",
          gradient=lambda x: 2 * x),
-    wrong("another value under vmap, doubled gradient", doubled_under_vmap, fixed(A), gradient=lambda x: 4 * x),
+    wrong("twice the value under vmap, gradient × 2", doubled_under_vmap, fixed(A), gradient=lambda x: 4 * x),
     Case("prints on the host", with_prints(False), fixed(UP)),
     Case("prints on the host, in order", with_prints(True), fixed(UP)),
     Case("forward mode only", root_by_while, fixed([1.5, 2.0, 3.0])),
@@ -262,14 +264,15 @@ INPUTS = (
          gradient=lambda x, y: (jnp.cos(x + y), jnp.cos(x + y))),
     wrong("no autodiff, one gradient wrong", by_callback, fixed(A, A),
           gradient=lambda x, y: (jnp.cos(x + y), jnp.sin(x + y)), argnums=(0, 1)),
-    Case("NumPy, with errors outside the domain", numpy_logs, lambda rng, dtype: (V**2, np.array(1e-3)),
+    Case("NumPy function that raises outside its domain", numpy_logs, lambda rng, dtype: (V**2, np.array(1e-3)),
          gradient=log_gradient(1.0), argnums=(0, 1)),
-    wrong("NumPy, with errors outside the domain, one gradient ×2", numpy_logs,
+    wrong("NumPy function that raises outside its domain, one gradient ×2", numpy_logs,
           lambda rng, dtype: (V**2, np.array(1e-3)), gradient=log_gradient(2.0), argnums=(0, 1)),
-    Case("sine by NumPy", lambda x: np.sum(np.sin(np.asarray(x)) ** 2), fixed(V), gradient=lambda x: jnp.sin(2 * x)),
-    wrong("sine by NumPy, factor 2 inside", lambda x: np.sum(np.sin(np.asarray(x)) ** 2), fixed(V),
+    Case("squared sine by NumPy", lambda x: np.sum(np.sin(np.asarray(x)) ** 2), fixed(V),
+         gradient=lambda x: jnp.sin(2 * x)),
+    wrong("squared sine by NumPy, sin x in place of sin 2x", lambda x: np.sum(np.sin(np.asarray(x)) ** 2), fixed(V),
           gradient=jnp.sin),
-    Case("a table of results of 1,500 × 1,500", lambda a, b: jnp.sin(a[:, None] * b[None, :]),
+    Case("a result of shape (1500, 1500)", lambda a, b: jnp.sin(a[:, None] * b[None, :]),
          fixed(np.linspace(0, 1, 1500), np.linspace(1, 2, 1500))),
     # Functions that run under strict dtype promotion, or without rank promotion.
     *(
@@ -280,7 +283,7 @@ INPUTS = (
                 array(V, np.float32),)),
             ("a constant of x's dtype", lambda x: jnp.sin(x) * jnp.arange(3, dtype=x.dtype), fixed(V)),
             ("Python numbers", lambda x: 2 * x**2 + 0.5 * jnp.exp(-x), fixed(V)),
-            ("complex with a cast real", lambda z, x: z * x.astype(z.dtype), fixed(Z, [0.3, 0.7])),
+            ("complex times a real that is cast", lambda z, x: z * x.astype(z.dtype), fixed(Z, [0.3, 0.7])),
             ("absolute square", lambda z: jnp.sum(jnp.abs(z) ** 2), fixed(Z)),
             ("two dtypes among the leaves", lambda p: sines(p["a"]) + jnp.sum(jnp.cos(p["b"])).astype(p["a"].dtype),
              tree(lambda a: {"a": a, "b": a.astype(jnp.float16)}, fixed(V))),
@@ -293,6 +296,6 @@ INPUTS = (
     Case("no rank promotion", lambda w, x: jnp.tanh(w @ x), fixed(A, V), settings={"numpy_rank_promotion": "raise"}),
     Case("no rank promotion, complex", lambda z: jnp.outer(z, jnp.conj(z)), fixed(Z),
          settings={"numpy_rank_promotion": "raise"}),
-    Case("no promotion, second order", lambda w, x: jnp.sum(jnp.tanh(w @ x) ** 2), fixed(A, V), options={"order": 2},
-         settings={"numpy_rank_promotion": "raise", "numpy_dtype_promotion": "strict"}),
+    Case("no promotion of ranks and dtypes, second order", lambda w, x: jnp.sum(jnp.tanh(w @ x) ** 2), fixed(A, V),
+         options={"order": 2}, settings={"numpy_rank_promotion": "raise", "numpy_dtype_promotion": "strict"}),
 )  # fmt: skip

@@ -1,7 +1,6 @@
-"""Kinds of wrong derivatives, and functions with such a derivative.
+"""Kinds of wrong derivatives, and helpers that give a function a wrong derivative.
 
-A kind takes (f, args, ct) and returns wrong cotangents: one for each argument of f, in place of the result of
-`jax.vjp(f, *args)[1](ct)`.
+A kind is a function of (f, args, ct). It returns a wrong result for `jax.vjp(f, *args)[1](ct)`.
 """
 
 from collections.abc import Callable, Iterable
@@ -78,7 +77,7 @@ def times(factor: float) -> Change:
 
 
 def largest(change: Change) -> Change:
-    """Return a change that applies `change` to only the element with the largest absolute value."""
+    """Return a function that applies `change` only to the element with the largest absolute value."""
 
     def changed(g: Array) -> Array:
         at_largest = jnp.arange(g.size).reshape(g.shape) == jnp.argmax(jnp.abs(g))
@@ -101,7 +100,7 @@ def swapped(g: Array) -> Array:
 
 
 def clipped(g: Array) -> Array:
-    """Clip all elements to half of the largest absolute value, as gradient clipping that was left in the code would."""
+    """Clip all elements to ± half of the largest absolute value, like gradient clipping that was left in the code."""
     bound = 0.5 * jnp.max(jnp.abs(g))
     return jnp.clip(g, -bound, bound)
 

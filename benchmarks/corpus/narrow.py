@@ -27,7 +27,7 @@ def in_dtype(name: str, *values: Values) -> Draw:
 
 
 def mixed(w: Array, x: Array) -> Array:
-    """Return Σ tanh² of a product in bfloat16."""
+    """Return Σ tanh²(w x), with the product w x in bfloat16."""
     return jnp.sum(jnp.tanh((w.astype(jnp.bfloat16) @ x.astype(jnp.bfloat16)).astype(w.dtype)) ** 2)
 
 
@@ -48,7 +48,7 @@ def affine(x: Array) -> Array:
 
 
 def mixed_product(factor: float) -> Callable[..., Array]:
-    """Return a product in bfloat16 with a hand-written rule, whose cotangents are multiplied by a factor."""
+    """Return a product in bfloat16 with a hand-written rule. The factor multiplies the rule's cotangents."""
     return with_vjp(
         lambda w, x: (w.astype(jnp.bfloat16) @ x.astype(jnp.bfloat16)).astype(w.dtype),
         lambda w, x, g: (factor * jnp.outer(g, x), factor * w.T @ g),
@@ -86,7 +86,7 @@ def by_rule(factor: float) -> Callable[..., Array]:
 
 
 def exp2_by_bits(x: Array) -> Array:
-    """Return 2ˣ by the bits of a float32."""
+    """Return 2ˣ. Write the whole part of x into the exponent bits of a float32."""
     n = jnp.floor(x)
     scale = lax.bitcast_convert_type((n.astype(jnp.int32) + 127) << 23, jnp.float32)
     r = (x - n) * np.float32(np.log(2))
@@ -94,7 +94,7 @@ def exp2_by_bits(x: Array) -> Array:
 
 
 def rsqrt_by_bits(x: Array) -> Array:
-    """Return 1/√x by the bits of x and four steps of Newton's method."""
+    """Return 1/√x by four steps of Newton's method, from a start that is computed from the bits of x."""
     y = lax.bitcast_convert_type(0x5F3759DF - (lax.bitcast_convert_type(x, jnp.int32) >> 1), jnp.float32)
     for _ in range(4):
         y = y * (1.5 - 0.5 * x * y * y)
@@ -153,7 +153,7 @@ def external(sign: float, host: Callable[..., Floats] = bump, out: DTypeLike | N
 
 
 def jittering() -> Callable[..., Array]:
-    """Return Σ sin x with a gradient that differs between runs by rounding, as with atomic additions."""
+    """Return Σ sin x with a gradient whose rounding differs between runs, as with atomic additions."""
     rng = np.random.default_rng(0)
 
     def jitter(ct: ArrayLike) -> Floats:
@@ -174,36 +174,36 @@ FLOAT32 = in_dtype("float32", A)
 NARROW = (
     Case("bfloat16 product inside", mixed, LAYER, NOT_WRONG, BFLOAT16),
     wrong("bfloat16 product inside, gradient × 2", mixed, LAYER, gradient=times_gradient(mixed, 2)),
-    wrong("bfloat16 product by rule, × 2", lambda w, x: square(mixed_product(2.0)(w, x)), LAYER),
+    wrong("bfloat16 product by rule, gradient × 2", lambda w, x: square(mixed_product(2.0)(w, x)), LAYER),
     Case("bfloat16 product by rule", lambda w, x: square(mixed_product(1.0)(w, x)), LAYER,
          NOT_WRONG, BFLOAT16),
     Case("bfloat16 layers", mixed_layers, draw_mixed_layers, NOT_WRONG, BFLOAT16),
     wrong("bfloat16 layers, gradient × 2", mixed_layers, draw_mixed_layers, gradient=times_gradient(mixed_layers, 2)),
-    wrong("bfloat16 layers, sign flipped", mixed_layers, draw_mixed_layers,
+    wrong("bfloat16 layers, gradient negated", mixed_layers, draw_mixed_layers,
           gradient=times_gradient(mixed_layers, -1)),
-    Case("bfloat16 inside, rounded once or twice", affine, fixed([0.3, 1.2]), NOT_WRONG, BFLOAT16),
+    Case("affine function in bfloat16, rounded once or twice", affine, fixed([0.3, 1.2]), NOT_WRONG, BFLOAT16),
     Case("bfloat16 sine inside", lambda x: sines(x.astype(jnp.bfloat16)), fixed(A), (CANNOT_TELL,), BFLOAT16),
-    *(Case(f"sines of {name}", sines, in_dtype(name, A)) for name in ("bfloat16", "float16", "float32")),
+    *(Case(f"sines in {name}", sines, in_dtype(name, A)) for name in ("bfloat16", "float16", "float32")),
     *(
-        Case(f"layer of {name}", tanh_squares, in_dtype(name, np.full((2, 3), 1 / 3), np.arange(3.0)))
+        Case(f"layer in {name}", tanh_squares, in_dtype(name, np.full((2, 3), 1 / 3), np.arange(3.0)))
         for name in ("bfloat16", "float16")
     ),
     *(Case(f"rule in {name}", low_precision_sine(1.0), in_dtype(name, V)) for name in ("bfloat16", "float16")),
     *(
-        wrong(f"rule in {name}, × 1.5", low_precision_sine(1.5), in_dtype(name, V))
+        wrong(f"rule in {name}, gradient × 1.5", low_precision_sine(1.5), in_dtype(name, V))
         for name in ("bfloat16", "float16")
     ),
-    Case("results with an overflowing reciprocal", lambda x: x * jnp.float16(1e-5),
+    Case("results whose reciprocals overflow", lambda x: x * jnp.float16(1e-5),
          in_dtype("float16", [0.5, 1.0, 2.0])),
     Case("float32 inside", lambda x: sines(x.astype(jnp.float32)), fixed(A)),
     Case("float32 only", single_only(lambda x: jnp.sum(jnp.sin(x) ** 2)), FLOAT32),
     Case("float32 only, by rule", by_rule(1.0), FLOAT32),
-    wrong("float32 only, by rule, × 1.01", by_rule(1.01), FLOAT32),
+    wrong("float32 only, by rule, gradient × 1.01", by_rule(1.01), FLOAT32),
     wrong("float32 only, gradient × 1.05", single_only(sines), FLOAT32, gradient=lambda x: 1.05 * jnp.cos(x)),
-    wrong("float32 only, one element zero", single_only(sines), FLOAT32,
+    wrong("float32 only, one element of the gradient zero", single_only(sines), FLOAT32,
           gradient=lambda x: jnp.cos(x).at[1, 0].set(0)),
     Case("float32 only, noise of 1e-4", single_only(noisy_sum), in_dtype("float32", V), NOT_WRONG),
-    wrong("float32 only, noise of 1e-4, sign flipped", single_only(noisy_sum), in_dtype("float32", V),
+    wrong("float32 only, noise of 1e-4, gradient negated", single_only(noisy_sum), in_dtype("float32", V),
           gradient=lambda x: -jnp.cos(x)),
     Case("float32 only, scan of waves under checkpoint", single_only(waves),
          lambda rng, dtype: normal((4,), (4, 4))(rng, np.float32), NOT_WRONG),
@@ -217,14 +217,15 @@ NARROW = (
          in_dtype("float32", [0.3, 1.7, 2.4]), NOT_WRONG),
     wrong("1/√x by bits, factor ½ missing", with_vjp(rsqrt_by_bits, lambda x, g: (-g * x**-1.5,)),
           in_dtype("float32", [0.3, 1.7, 2.4])),
-    Case("host", external(1), ONE),
-    wrong("host, sign of one term", external(-1), ONE),
-    Case("host in float32", external(1, bump_in_float32, "float32"), ONE),
-    wrong("host in float32, one term × 0.9", external(0.9, bump_in_float32, "float32"), ONE),
-    Case("host that refuses float64", external(1, refuses_float64), in_dtype("float32", [1.0, 0.3]), NOT_WRONG),
-    wrong("host that refuses float64, sign of one term", external(-1, refuses_float64),
+    Case("host function", external(1), ONE),
+    wrong("host function, sign of one term wrong", external(-1), ONE),
+    Case("host function in float32", external(1, bump_in_float32, "float32"), ONE),
+    wrong("host function in float32, one term × 0.9", external(0.9, bump_in_float32, "float32"), ONE),
+    Case("host function that refuses float64", external(1, refuses_float64), in_dtype("float32", [1.0, 0.3]),
+         NOT_WRONG),
+    wrong("host function that refuses float64, sign of one term wrong", external(-1, refuses_float64),
           in_dtype("float32", [1.0, 0.3])),
-    Case("gradient that jitters by rounding", jittering(), fixed([1.0, 2.0, 3.0, 4.0]), NOT_WRONG),
+    Case("gradient with random rounding", jittering(), fixed([1.0, 2.0, 3.0, 4.0]), NOT_WRONG),
     wrong("gradient that overflows in float32 only", overflowing, in_dtype("float32", [1e20, 2e20])),
     undecided("gradient that is twice as large in float32 only", doubled_in_float32, FLOAT32,
               "far off only in the dtype of the arguments"),

@@ -17,18 +17,18 @@ from .networks import attention, causal_attention, layer_norm, rnn
 
 
 def softmax_without_sum(x: Array, g: Array) -> tuple[Array]:
-    """Return the cotangent for the softmax Jacobian pᵢ(δᵢⱼ − pⱼ) without the term pᵢpⱼ."""
+    """Return p g in place of softmax's cotangent p (g − Σ p g)."""
     return (nn.softmax(x) * g,)
 
 
 def softmax_off_by_one(x: Array, g: Array) -> tuple[Array]:
-    """Return the cotangent of softmax with the inner sum taken from the neighboring row."""
+    """Return softmax's cotangent p (g − Σ p g), with the sum Σ p g of the neighboring row."""
     p = nn.softmax(x)
     return (p * (g - jnp.roll(jnp.sum(p * g, axis=-1, keepdims=True), 1, axis=0)),)
 
 
 def layer_norm_parts(x: Array, gain: Array, g: Array, mean: bool, variance: bool) -> Array:
-    """Return the cotangent of layer norm for x, with only some of its three terms."""
+    """Return layer norm's cotangent for x. Leave out the term of the mean or of the variance if its flag is False."""
     scale = lax.rsqrt(jnp.var(x, axis=-1, keepdims=True) + 1e-5)
     y, g = (x - jnp.mean(x, axis=-1, keepdims=True)) * scale, g * gain[None]
     dx = g
@@ -40,7 +40,7 @@ def layer_norm_parts(x: Array, gain: Array, g: Array, mean: bool, variance: bool
 
 
 def layer_norm_lacking(mean: bool, variance: bool) -> Callable[..., tuple[Array, ...]]:
-    """Return layer norm's backward pass without the terms whose flags are False."""
+    """Return layer norm's backward pass. Leave out the term of the mean or of the variance if its flag is False."""
 
     def backward(x: Array, gain: Array, bias: Array, g: Array) -> tuple[Array, ...]:
         right = pulled(layer_norm, (x, gain, bias), g)
@@ -52,7 +52,7 @@ def layer_norm_lacking(mean: bool, variance: bool) -> Callable[..., tuple[Array,
 def attention_backward(
     q: Array, k: Array, v: Array, g: Array, scale: float = 1.0, causal: bool = False
 ) -> tuple[Array, Array, Array]:
-    """Return the cotangents of attention, with the gradient of the scores times `scale`; masked if `causal`."""
+    """Return the cotangents of attention, masked if `causal`. Multiply the gradient of the scores by `scale`."""
     root = float(np.sqrt(q.shape[-1]))
     z = q @ k.T / root
     if causal:
@@ -64,7 +64,7 @@ def attention_backward(
 
 
 def cholesky_without_half(a: Array, g: Array) -> tuple[Array]:
-    """Return the cotangent of a for its Cholesky factor, without the factor ½ on the diagonal."""
+    """Return the cotangent of the Cholesky decomposition, without the factor ½ on the diagonal."""
     root = jnp.linalg.cholesky(a)
     middle = jnp.tril(root.T @ g)
     s = linalg.solve_triangular(
@@ -75,7 +75,7 @@ def cholesky_without_half(a: Array, g: Array) -> tuple[Array]:
 
 MASK = np.array([1, 1, 0, 1, 0, 1])
 LABELS = np.array([0, 2, 1])
-# A 64-bit NumPy index that is used with and without x64 raises an error in JAX 0.10 and 0.12.
+# In JAX 0.10 and 0.12, an int64 index that is used both with and without x64 raises an error.
 PLACES = np.array([0, 2, 2, 4], np.int32)
 
 
@@ -99,19 +99,20 @@ def labeled_cross_entropy(z: Array) -> Array:
 RULES: tuple[tuple[str, Callable[..., object], Callable[..., tuple[object, ...]], Draw, str], ...] = (
     ("sin 3x", lambda x: jnp.sin(3 * x), lambda x, g: (g * jnp.cos(3 * x),), normal(), "chain factor missing"),
     ("sin", jnp.sin, lambda x, g: (g * jnp.sin(x),), normal(), "sin instead of cos"),
-    ("cos", jnp.cos, lambda x, g: (g * jnp.sin(x),), normal(), "sign of sin"),
+    ("cos", jnp.cos, lambda x, g: (g * jnp.sin(x),), normal(), "wrong sign"),
     ("tan", jnp.tan, lambda x, g: (g / jnp.cos(x),), uniform(-1.2, 1.2), "square missing"),
     ("tanh", jnp.tanh, lambda x, g: (g * (1 - jnp.tanh(x)),), normal(), "square missing"),
     ("sigmoid", nn.sigmoid, lambda x, g: (g * nn.sigmoid(x),), normal(), "factor 1 − a missing"),
     ("sigmoid, saturated", nn.sigmoid, lambda x, g: (jnp.zeros_like(g),), away(least=14.0, most=18.0), "zero"),
     ("log", jnp.log, lambda x, g: (g / (x + 1e-3),), uniform(0.3, 3.0), "ε in the denominator"),
     ("sqrt", jnp.sqrt, lambda x, g: (g / jnp.sqrt(x),), uniform(0.3, 3.0), "factor ½ missing"),
-    ("x/y", jnp.divide, lambda x, y, g: (g / y, g * x / y**2), away((5,), (5,)), "sign of the quotient rule"),
+    ("x/y", jnp.divide, lambda x, y, g: (g / y, g * x / y**2), away((5,), (5,)), "wrong sign in the quotient rule"),
     ("1/x", jnp.reciprocal, lambda x, g: (-g / x,), away(), "square missing"),
     ("x^y", jnp.power, lambda x, y, g: (g * y * x**y, g * jnp.log(x) * x**y),
      together(uniform(0.3, 3.0), normal()), "exponent not lowered"),
-    ("x sin x", lambda x: x * jnp.sin(x), lambda x, g: (g * x * jnp.cos(x),), normal(), "product rule's first term"),
-    ("x eˣ", lambda x: x * jnp.exp(x), lambda x, g: (g * jnp.exp(x),), normal(), "product rule's second term"),
+    ("x sin x", lambda x: x * jnp.sin(x), lambda x, g: (g * x * jnp.cos(x),), normal(),
+     "product rule's first term missing"),
+    ("x eˣ", lambda x: x * jnp.exp(x), lambda x, g: (g * jnp.exp(x),), normal(), "product rule's second term missing"),
     ("softmax, diagonal", nn.softmax, softmax_without_sum, normal((2, 4)), "off-diagonal of the Jacobian missing"),
     ("softmax, neighbor", nn.softmax, softmax_off_by_one, normal((2, 4)), "off by one in the Jacobian"),
     ("log_softmax", nn.log_softmax, lambda x, g: (g - nn.softmax(x),), normal((2, 4)), "sum of the cotangent missing"),
@@ -125,12 +126,12 @@ RULES: tuple[tuple[str, Callable[..., object], Callable[..., tuple[object, ...]]
     ("attention, scale", attention, lambda q, k, v, g: attention_backward(q, k, v, g, scale=float(q.shape[-1]) ** 0.5),
      normal((3, 4), (5, 4), (5, 2)), "scale missing"),
     ("attention, mask", causal_attention, attention_backward, normal((4, 3), (4, 3), (4, 2)), "mask forgotten"),
-    ("attention, causal scale", causal_attention,
+    ("causal attention, scores", causal_attention,
      lambda q, k, v, g: attention_backward(q, k, v, g, scale=1.01, causal=True), normal((4, 3), (4, 3), (4, 2)),
      "scores ×1.01"),
     ("masked mean", masked_mean, lambda x, g: (g * 2 * x / 4,), normal((6,)), "mask forgotten"),
     ("masked mean, n", masked_mean, lambda x, g: (g * 2 * x * jnp.asarray(MASK, x.dtype) / x.size,), normal((6,)),
-     "n counts all elements"),
+     "divided by the number of all elements"),
     ("matmul, cotangent", jnp.matmul, lambda a, b, g: (g.T @ b.T, a.T @ g), normal((3, 3), (3, 3)),
      "transposed cotangent"),
     ("matmul, factor", jnp.matmul, lambda a, b, g: (g @ b, a.T @ g), normal((3, 3), (3, 3)), "factor not transposed"),
@@ -141,37 +142,40 @@ RULES: tuple[tuple[str, Callable[..., object], Callable[..., tuple[object, ...]]
     ("mean square", lambda a, y: jnp.mean((a - y) ** 2), lambda a, y, g: (g * (a - y), -g * (a - y)),
      normal((5,), (5,)), "factor 2/n missing"),
     ("half square", lambda a, y: jnp.sum((a - y) ** 2) / 2, lambda a, y, g: (g * (a - y), g * (a - y)),
-     normal((5,), (5,)), "sign in one leaf"),
+     normal((5,), (5,)), "wrong sign in one leaf"),
     ("cross entropy, labels", labeled_cross_entropy,
      lambda z, g: (g * (nn.softmax(z) - nn.one_hot(np.roll(LABELS, 1), 4, dtype=z.dtype)) / 3,), normal((3, 4)),
      "labels off by one"),
     ("cross entropy, target", labeled_cross_entropy, lambda z, g: (g * nn.softmax(z) / 3,), normal((3, 4)),
      "target's term missing"),
-    ("relu", nn.relu, lambda x, g: (g,), fixed([0.7, -0.4, 1.3, -2.0]), "the wrong branch: passed through"),
+    ("relu", nn.relu, lambda x, g: (g,), fixed([0.7, -0.4, 1.3, -2.0]), "cotangent passed through on both sides"),
     ("leaky relu", nn.leaky_relu, lambda x, g: (g * jnp.where(x > 0, 1.0, 0.1).astype(x.dtype),),
-     fixed([0.7, -0.4, 1.3, -2.0]), "slope 0.1 for 0.01"),
+     fixed([0.7, -0.4, 1.3, -2.0]), "slope 0.1, not 0.01"),
     ("leaky relu, slightly", nn.leaky_relu, lambda x, g: (g * jnp.where(x > 0, 1.0, 0.011).astype(x.dtype),),
-     fixed([0.7, -0.4, 1.3, -2.0]), "slope 0.011 for 0.01"),
+     fixed([0.7, -0.4, 1.3, -2.0]), "slope 0.011, not 0.01"),
     ("abs", jnp.abs, lambda x, g: (g,), fixed([0.7, -0.4, 1.3, -2.0]), "sign missing"),
     ("maximum", jnp.maximum, lambda x, y, g: (g * (x < y), g * (x > y)), fixed([1.0, 2.0, 3.0], [2.0, 1.0, 4.0]),
      "branches exchanged"),
-    ("max", jnp.max, lambda x, g: (g * jnp.full_like(x, 1 / x.size),), distinct((5,)), "shared by all"),
-    ("clip", lambda x: jnp.clip(x, -1, 1), lambda x, g: (g,), fixed([0.7, -0.4, 1.3, -2.0]), "passed through"),
+    ("max", jnp.max, lambda x, g: (g * jnp.full_like(x, 1 / x.size),), distinct((5,)),
+     "gradient shared by all elements"),
+    ("clip", lambda x: jnp.clip(x, -1, 1), lambda x, g: (g,), fixed([0.7, -0.4, 1.3, -2.0]),
+     "cotangent passed through outside the bounds"),
     ("elu", nn.elu, lambda x, g: (g * jnp.where(x > 0, 1.0, nn.elu(x)),), fixed([0.7, -0.4, 1.3, -2.0]),
      "+ 1 missing in one branch"),
     ("gelu", gelu, lambda x, g: vjp(nn.gelu, x)[1](g), away((5,)), "derivative of the approximation"),
-    ("silu", nn.silu, lambda x, g: (g * nn.sigmoid(x),), normal(), "product rule's second term"),
-    ("softplus", nn.softplus, lambda x, g: (g * nn.sigmoid(-x),), normal(), "sign inside"),
-    ("square, rounded", jnp.square, lambda x, g: (g * 2 * jnp.round(x, 2),), away(), "at a rounded point"),
+    ("silu", nn.silu, lambda x, g: (g * nn.sigmoid(x),), normal(), "product rule's second term missing"),
+    ("softplus", nn.softplus, lambda x, g: (g * nn.sigmoid(-x),), normal(), "wrong sign inside the sigmoid"),
+    ("square, rounded", jnp.square, lambda x, g: (g * 2 * jnp.round(x, 2),), away(), "slope at a rounded point"),
     ("cumsum", jnp.cumsum, lambda x, g: (jnp.cumsum(g),), normal((6,)), "not reversed"),
     ("cumsum, exclusive", jnp.cumsum, lambda x, g: (jnp.flip(jnp.cumsum(jnp.flip(g))) - g,), normal((6,)),
-     "off by one"),
+     "own element missing in each sum"),
     ("sort", jnp.sort, lambda x, g: (g,), fixed([0.3, -1.2, 2.0, 0.9]), "not sorted back"),
-    ("take, some twice", lambda x: x[PLACES], lambda x, g: (jnp.zeros_like(x).at[PLACES].set(g),), normal((5,)),
-     "the second use overwrites the first"),
+    ("take, some elements twice", lambda x: x[PLACES], lambda x, g: (jnp.zeros_like(x).at[PLACES].set(g),),
+     normal((5,)), "second use's cotangent overwrites the first"),
     ("flip", jnp.flip, lambda x, g: (g,), normal((5,)), "not flipped back"),
     ("transpose", jnp.transpose, lambda x, g: (g,), normal((3, 3)), "not transposed back"),
-    ("reshape", lambda x: x.T.reshape(-1), lambda x, g: (g.reshape(x.shape),), normal((3, 4)), "order of elements"),
+    ("reshape", lambda x: x.T.reshape(-1), lambda x, g: (g.reshape(x.shape),), normal((3, 4)),
+     "elements in the wrong order"),
     ("convolution, kernel", lambda x, k: jnp.convolve(x, k, "valid"),
      lambda x, k, g: (jnp.convolve(g, k, "full"), jnp.correlate(x, g, "valid")), normal((6,), (3,)),
      "kernel not flipped"),
@@ -189,15 +193,15 @@ RULES: tuple[tuple[str, Callable[..., object], Callable[..., tuple[object, ...]]
     ("absolute square, z", lambda z: jnp.sum(jnp.abs(z) ** 2), lambda z, g: (2 * g * z,), complex_normal((4,)),
      "conjugate missing"),
     ("complex exp", jnp.exp, lambda z, g: (g * jnp.conj(jnp.exp(z)),), complex_normal((4,)), "one conjugate too many"),
-    ("gradient reversal", lambda x: x, lambda x, g: (-g,), normal(), "meant for adversarial training"),
-    ("round, straight through", jnp.round, lambda x, g: (g,), fractions(), "estimator where the slope is 0"),
+    ("gradient reversal", lambda x: x, lambda x, g: (-g,), normal(), "sign reversed for adversarial training"),
+    ("round, straight through", jnp.round, lambda x, g: (g,), fractions(), "nonzero gradient where the slope is 0"),
     ("sign, straight through", jnp.sign, lambda x, g: (g * (1 - jnp.tanh(x) ** 2),), away(),
-     "estimator where the slope is 0"),
+     "nonzero gradient where the slope is 0"),
     ("length, squared", lambda x: jnp.sqrt(jnp.sum(x**2)), lambda x, g: (g * x,), away((5,)), "division missing"),
     ("rnn, last step", rnn, lambda w, u, x, g: jax.vjp(rnn, w, u, x)[1](g.at[-1].set(0)),
      normal((4, 4), (4, 3), (6, 3), scale=0.7), "last step's cotangent lost"),
     ("Runge–Kutta, rate", runge_kutta, lambda v, rate, g: (vjp(runge_kutta, v, rate)[1](g)[0], 0.1 * rate),
-     together(normal((2,)), uniform(0.5, 2.0, ())), "adjoint of a parameter made up"),
+     together(normal((2,)), uniform(0.5, 2.0, ())), "0.1 × rate as the rate's cotangent"),
 )  # fmt: skip
 
 
@@ -207,16 +211,19 @@ FORWARD_RULES: tuple[tuple[str, Callable[..., object], Callable[..., object], Dr
     ("cube", lambda x: x**3, lambda x, dx: 3 * x * dx, away(), "power lowered by two"),
     ("exp 2x", lambda x: jnp.exp(2 * x), lambda x, dx: jnp.exp(2 * x) * dx, normal(), "chain factor missing"),
     ("hypot", jnp.hypot, lambda x, y, dx, dy: x * dx / jnp.hypot(x, y), away((5,), (5,)), "second term missing"),
-    ("arctan2", jnp.arctan2, lambda y, x, dy, dx: (x * dy + y * dx) / (x**2 + y**2), away((5,), (5,)), "sign"),
+    ("arctan2", jnp.arctan2, lambda y, x, dy, dx: (x * dy + y * dx) / (x**2 + y**2), away((5,), (5,)),
+     "wrong sign of one term"),
     ("logaddexp", jnp.logaddexp, lambda x, y, dx, dy: nn.sigmoid(y - x) * dx + nn.sigmoid(x - y) * dy,
      normal((5,), (5,)), "weights exchanged"),
     ("product, forward", jnp.multiply, lambda x, y, dx, dy: y * dx, away((5,), (5,)), "second term missing"),
     ("arcsin", jnp.arcsin, lambda x, dx: dx / (1 - x**2), away(least=0.1, most=0.9), "root missing"),
-    ("log1p", jnp.log1p, lambda x, dx: dx / x, uniform(0.3, 3.0), "1 + missing"),
-    ("matrix product, forward", jnp.matmul, lambda a, b, da, db: da @ b + db @ a, normal((3, 3), (3, 3)), "order"),
+    ("log1p", jnp.log1p, lambda x, dx: dx / x, uniform(0.3, 3.0), "1 missing in the denominator"),
+    ("matrix product, forward", jnp.matmul, lambda a, b, da, db: da @ b + db @ a, normal((3, 3), (3, 3)),
+     "factors in the wrong order"),
     ("mean, forward", jnp.mean, lambda x, dx: jnp.sum(dx), normal((6,)), "sum instead of mean"),
     ("sine ×1.0005, forward", jnp.sin, lambda x, dx: 1.0005 * jnp.cos(x) * dx, normal(), "×1.0005"),
     ("solve, forward", jnp.linalg.solve, lambda a, b, da, db: jnp.linalg.solve(a, db + da @ jnp.linalg.solve(a, b)),
-     together(matrix(), normal((3,))), "sign"),
-    ("sigmoid, forward", nn.sigmoid, lambda z, dz: nn.sigmoid(z) * (1 + nn.sigmoid(z)) * dz, normal(), "sign"),
+     together(matrix(), normal((3,))), "wrong sign of one term"),
+    ("sigmoid, forward", nn.sigmoid, lambda z, dz: nn.sigmoid(z) * (1 + nn.sigmoid(z)) * dz, normal(),
+     "wrong sign of one term"),
 )  # fmt: skip

@@ -16,7 +16,7 @@ from .kinds import with_jvp, with_vjp
 
 
 class Order(TypedDict):
-    """The keyword argument `options` of `Case`, which holds options of the checker."""
+    """The keyword argument `options` of `Case`, with the order of the derivative to check."""
 
     options: dict[str, int]
 
@@ -64,7 +64,7 @@ def exprel(x: Array) -> Array:
 
 
 def exprel_tangent(x: Array, dx: Array) -> Array:
-    """Return a tangent whose own derivative is NaN at 0, from the branch that is not taken."""
+    """Return a tangent of exprel. The branch that `where` does not select makes its derivative NaN at 0."""
     series = 0.5 + x / 3 + x**2 / 8 + x**3 / 30
     return jnp.where(jnp.abs(x) < 1e-3, series, ((x - 1) * jnp.exp(x) + 1) / x**2) * dx
 
@@ -75,22 +75,21 @@ PLACE = fixed([1.0, 2.0])
 SECOND = (
     Case("second order: sin x · y", lambda x, y: jnp.sum(jnp.sin(x) * y), fixed(A, A), **ORDER_2),
     Case("second order: sine", jnp.sin, fixed(X), **ORDER_2),
-    Case("second order: holomorphic", lambda z: jnp.exp(z) / (1 + z**2),
+    Case("second order: holomorphic function", lambda z: jnp.exp(z) / (1 + z**2),
          fixed([1 + 0.5j, -0.3 + 2j, 0.7 - 1j]), **ORDER_2),
     # JAX's derivative of sinc at 1e-4 is a difference of nearly equal numbers. In float32, the second derivative has no
-    # right digit at this element, and the report gives an error of 24% for the whole leaf. With some settings of XLA,
-    # rounding also differs between eager and jit, and the report names this cause.
-    Case("second order: sinc, at 0 too", jnp.sinc, fixed([0.0, 1e-4, 0.3]), NOT_WRONG, **ORDER_2),
+    # right digit there.
+    Case("second order: sinc, one element at 0", jnp.sinc, fixed([0.0, 1e-4, 0.3]), NOT_WRONG, **ORDER_2),
     Case("second order: norm by convention", norm_by_convention, fixed([1.0, -2.0, 0.5]), **ORDER_2),
     Case("second order: Lennard-Jones", lambda x: lennard_jones(x, True), ATOMS, **ORDER_2),
-    wrong("second order: Lennard-Jones, roots of 0", lambda x: lennard_jones(x, False), ATOMS, **ORDER_2),
+    wrong("second order: Lennard-Jones, square roots of 0", lambda x: lennard_jones(x, False), ATOMS, **ORDER_2),
     Case("second order: root by Newton's method", by_newton, fixed(2.0, 0.7), **ORDER_2),
-    # At second order, autodiff differentiates the bisection inside the rule. Its slope is 0, so the terms of the second
-    # derivative that depend on the slope of the root are lost.
+    # At second order, autodiff differentiates the bisection inside the rule and gets the slope 0. The second derivative
+    # then lacks the terms with the slope of the root.
     wrong("second order: root by bisection", with_vjp(bisection, implicit), fixed(2.0, 0.7), **ORDER_2),
-    Case("second derivative of a sine wrong, first order", sine_with(jnp.sin), fixed(A)),
-    wrong("second order: second derivative of a sine, sign", sine_with(jnp.sin), fixed(A), **ORDER_2),
-    Case("second order: second derivative of a sine", sine_with(lambda x: -jnp.sin(x)), fixed(A), **ORDER_2),
+    Case("sine with a wrong second derivative, first order", sine_with(jnp.sin), fixed(A)),
+    wrong("second order: sine with a wrong second derivative", sine_with(jnp.sin), fixed(A), **ORDER_2),
+    Case("second order: sine with rules for both derivatives", sine_with(lambda x: -jnp.sin(x)), fixed(A), **ORDER_2),
     Case("second order: bowl", bowl(lambda x, g: g * x), PLACE, **ORDER_2),
     wrong("second order: bowl, sign flipped", bowl(lambda x, g: g * (2 * hide(x) - x)), PLACE, **ORDER_2),
     wrong("second order: bowl, cotangent stopped", bowl(lambda x, g: hide(g) * x), PLACE, **ORDER_2),
@@ -102,8 +101,8 @@ SECOND = (
     wrong("second order: exprel at 0", with_jvp(exprel, exprel_tangent), fixed(0.0), **ORDER_2),
     Case("second order: softplus at 37", nn.softplus, lambda rng, dtype: fixed(37.42994775023705)(rng, np.float64),
          (CANNOT_TELL,), settings=X64, **ORDER_2),
-    # In one of the modes, a compiler may round tanh′ to 1e-16 in place of 0. This mode then has a relative error of
-    # about 1e-8 at the scale 1e4, and of about 1 at the scale 1e8.
+    # A compiler may round tanh′ to 1e-16 in place of 0. The relative error is then about 1e-8 at the scale 1e4, and
+    # about 1 at the scale 1e8.
     Case("second order: tanh at 1e4", saturated(1e4), lambda rng, dtype: fixed(1.0)(rng, np.float64), NOT_WRONG,
          settings=X64, **ORDER_2),
     Case("second order: tanh at 1e8", saturated(1e8), lambda rng, dtype: fixed(1.0)(rng, np.float64),

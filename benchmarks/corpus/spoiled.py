@@ -1,8 +1,7 @@
 """Thirteen ways to spoil the gradient of a network of two layers. A checker should notice all of them.
 
-SPOILED maps a name to a pair: a function from the right gradient to a wrong one, and the names of the leaves that it
-changes. JAX can trace these functions. A function that sets one row or one element to zero picks the one with the
-largest absolute value, so that the change matters.
+Each value of SPOILED is a pair: a function that changes a gradient, and the names of the leaves that it changes. JAX
+can trace the functions.
 """
 
 from collections.abc import Callable

@@ -36,7 +36,7 @@ def truncated_rnn(w: Array, u: Array, x: Array) -> Array:
 PLAIN: tuple[tuple[str, Callable[..., object], Draw, str], ...] = (
     ("x·stop(x)", lambda x: x * lax.stop_gradient(x), away(), "stop_gradient in one path"),
     ("stop(sin x)", lambda x, y: lax.stop_gradient(jnp.sin(x)) + y, normal((5,), (5,)), "stop_gradient"),
-    ("logsumexp, stop next to the shift", lambda x: lax.stop_gradient(jnp.max(x)) + jnp.log(jnp.sum(jnp.exp(
+    ("logsumexp, one maximum", lambda x: lax.stop_gradient(jnp.max(x)) + jnp.log(jnp.sum(jnp.exp(
         x - jnp.max(x)))), distinct((5,)), "stop_gradient on one of two maxima"),
     ("softmax, denominator", lambda x: jnp.exp(x) / lax.stop_gradient(jnp.sum(jnp.exp(x))), normal((5,)),
      "stop_gradient on the denominator"),
@@ -46,8 +46,9 @@ PLAIN: tuple[tuple[str, Callable[..., object], Draw, str], ...] = (
     ("truncated recurrence", truncated_rnn, normal((4, 4), (4, 3), (6, 3), scale=0.7), "stop_gradient on the state"),
     ("target network", lambda w, x: jnp.mean((jnp.tanh(x @ w) - 0.9 * lax.stop_gradient(jnp.tanh(2 * x @ w))) ** 2),
      normal((3,), (5, 3)), "stop_gradient on the target"),
-    ("quantized", lambda x: x + lax.stop_gradient(jnp.round(x) - x), fractions(), "estimator where the slope is 0"),
-    ("weight decay left out", lambda w: jnp.sum(jnp.sin(w)) + 0.001 * lax.stop_gradient(jnp.sum(w**2)), away(),
+    ("quantized", lambda x: x + lax.stop_gradient(jnp.round(x) - x), fractions(),
+     "nonzero gradient where the slope is 0"),
+    ("weight decay", lambda w: jnp.sum(jnp.sin(w)) + 0.001 * lax.stop_gradient(jnp.sum(w**2)), away(),
      "stop_gradient on a small term"),
     ("wrong inside", lambda x: jnp.sum(jnp.exp(wrong_sine(x**2))), away(), "×0.999 in the middle"),
     ("wrong in a sum", lambda x: jnp.sum(jnp.cos(x)) + 0.5 * jnp.sum(wrong_sine(x)), away(), "×0.999 in a small term"),
@@ -59,7 +60,8 @@ PLAIN: tuple[tuple[str, Callable[..., object], Draw, str], ...] = (
      "NaN from the other branch"),
     ("where over log", lambda x: jnp.sum(jnp.where(x > 0, x * jnp.log(x), x)), fixed([0.5, -1.0, 2.0]),
      "NaN from the other branch"),
-    ("length squared at 0", lambda x: jnp.linalg.norm(x) ** 2, fixed([0.0, 0.0, 0.0]), "NaN by way of the length"),
+    ("length squared at 0", lambda x: jnp.linalg.norm(x) ** 2, fixed([0.0, 0.0, 0.0]),
+     "NaN from the slope of the length"),
     ("exp overflows", lambda x: jnp.where(x < 50, jnp.log1p(jnp.exp(x)), x), fixed([1.0, 800.0, -2.0]),
      "NaN from the other branch"),
 )  # fmt: skip

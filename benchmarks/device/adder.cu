@@ -1,4 +1,4 @@
-// One matrix product of the tensor core per block: d = c + a b. The rows of a are equal, and so are the columns of b.
+// One matrix product of the tensor core per block: d = c + a b. All rows of a are equal, and all columns of b.
 extern "C" __global__ void adder(const float* a, const float* b, const float* c, float* d) {
   const int test = blockIdx.x, column = threadIdx.x % 4;
   const float *row = a + 8 * test, *factor = b + 8 * test;

@@ -1,4 +1,4 @@
-"""Find out how the adder of the tensor core rounds, from sums that different adders round differently.
+"""Find out how the tensor core's adder rounds. Different adders round the test sums differently.
 
 An adder aligns its addends to the largest one, and keeps some bits below that addend's last float32 bit. It adds the
 aligned addends exactly, and rounds the sum to float32. A model states these properties of an adder. A model is right if
@@ -45,8 +45,8 @@ class Model(NamedTuple):
         extra: Number of bits kept below the largest addend's last float32 bit. None keeps all bits.
         aligning: The rounding of an addend to these bits.
         rounding: The rounding of the sum to float32.
-        group: Number of products that are added at once: 1, 4 or 8. With 1 and all bits, each addition is a fused
-            multiply-add.
+        group: Number of products that are added in one step: 1, 4 or 8. A step of one product that keeps all bits is a
+            fused multiply-add.
     """
 
     extra: int | None
@@ -98,7 +98,7 @@ EXACT = Model(None, "toward zero", "to nearest", 8)
 
 
 def models() -> Iterator[Model]:
-    """Yield every combination of the properties. With all bits, `aligning` has no effect and takes one value."""
+    """Yield every combination of the properties. `aligning` has no effect if all bits are kept."""
     for extra, rounding, group in itertools.product(EXTRA, ROUNDINGS, (1, 4, 8)):
         for aligning in ROUNDINGS if extra is not None else ROUNDINGS[:1]:
             yield Model(extra, aligning, rounding, group)
@@ -108,7 +108,7 @@ def tests() -> list[Sum]:
     """Return the sums that different adders round differently."""
     sums = []
     for sign in (1.0, -1.0):
-        # One product: 0.25 to 1.5 times the last bit of c with the sign of c, or 0.25 to 0.75 with the other sign.
+        # One product of either sign, of up to 1.5 times the last bit of c.
         sums += [_sum(sign, sign * part * 2.0**-23) for part in (0.25, 0.5, 0.75, 1.25, 1.5, -0.25, -0.5, -0.75)]
         # Several small products of equal size: a wide adder sums them before it rounds.
         sums += [_sum(sign, *[sign * 2.0**-e] * k) for e in (24, 25, 26, 27, 28) for k in (2, 3, 4, 5, 8)]
@@ -118,7 +118,7 @@ def tests() -> list[Sum]:
         sums += [_sum(0.0, sign, -sign * 1.75 * 2.0**-e, -sign) for e in range(22, 34)]
         # Sums that reach the next power of two, so that even an adder without extra bits must round.
         sums += [_sum(sign * (1 + odd * 2.0**-23), *[sign] * k) for odd in (1, 3, 5, 7) for k in (1, 2, 3, 6, 7)]
-        # Products that cancel across two groups of four: they show how many products are added at once.
+        # Products that cancel across two groups of four: they show how many products are added in one step.
         sums += [Sum(0.0, (sign, 0, 0, 0, sign * 2.0**-e, 0, 0, -sign)) for e in range(22, 34)]
         sums += [Sum(0.0, (sign, sign * 2.0**-e, 0, 0, -sign, 0, 0, 0)) for e in range(22, 34)]
     return sums
@@ -134,7 +134,7 @@ def consistent(results: Sequence[float]) -> list[Model]:
 
 
 def described(right: Sequence[Model], results: Sequence[float]) -> str:
-    """Describe up to three right models and count the rest, or describe the model with the fewest wrong sums."""
+    """Describe up to three right models and count the rest. If no model is right, describe the best one."""
     if not right:
         differing = {m: sum(m.add(t) != r for t, r in zip(tests(), results, strict=True)) for m in models()}
         best = min(differing, key=lambda m: differing[m])
@@ -177,6 +177,6 @@ def _on_device() -> list[float]:
 
 
 def _factors(products: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Return two factors of each product that are exact in TF32: the significand and a power of two."""
+    """Split each product into two factors that are exact in TF32: its significand and a power of two."""
     pairs = [frexp(p) for p in products]
     return [m for m, _ in pairs], [ldexp(1.0, e) if m else 0.0 for m, e in pairs]

@@ -1,4 +1,4 @@
-"""The rates of a copy, matrix products, the kernel's instruction and barriers, which limit a program's speed."""
+"""Rates that limit a program's speed: of a copy, of matrix products, of the kernel's instruction and of barriers."""
 
 import ctypes
 from pathlib import Path
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from jaxgd.kernels.cuda import driver
 
 SOURCE = Path(__file__).with_name("loops.cu")
-# Floating-point operations of one mma.m16n8k8, and the numbers of accumulators per warp that are compared. With one
-# accumulator, each product waits for the one before.
+# Floating-point operations of one mma.m16n8k8, and two numbers of accumulators per warp. With one accumulator, each
+# product waits for the previous product.
 MMA_FLOP, CHAINS = 2 * 16 * 8 * 8, (8, 1)
 THREADS, COUNT = 448, 10_000
 
 
 def loops(context: Context) -> None:
-    """Time a copy. Time a loop of products and a loop of barriers, with one block per multiprocessor."""
+    """Time a copy, a loop of products and a loop of barriers. The loops run one block per multiprocessor."""
     from jaxgd.kernels.cuda import driver
 
     with driver.Context() as device:

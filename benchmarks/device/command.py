@@ -24,13 +24,12 @@ from benchmarks.rows import Key, Row
 from benchmarks.store import FOLDER, ResultsError, replace
 
 RESULTS = FOLDER / "device.jsonl"
-# Environment variables of all tasks. By default, JAX reserves most of the GPU's memory. A task that also runs PyTorch
-# would then lack memory.
+# Environment variables of all tasks. By default, JAX reserves most of the GPU's memory, and PyTorch would lack memory.
 ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONUNBUFFERED": "1"}
 
 
 class UsageError(Exception):
-    """A value of an option that the run cannot use, such as a file that it cannot write. The message is the reason."""
+    """An option with an unusable value, such as a file that cannot be written. The message is the reason."""
 
 
 class Result(NamedTuple):
@@ -38,7 +37,8 @@ class Result(NamedTuple):
 
     Attributes:
         task: The task.
-        status: "done", "failed" (also if no process could start), "skipped" in a rehearsal, or "not run".
+        status: "done", "failed", "skipped" or "not run". A task whose process cannot start has failed. Only a rehearsal
+            skips tasks.
         seconds: Seconds that the process ran.
         reason: The reason in one line. Empty if the task is done.
     """
@@ -95,7 +95,7 @@ class Run:
         environment = {**ENVIRONMENT, **({"XLA_FLAGS": flags} if flags else {})}
         if self._rehearse:
             words.append("--rehearse")
-            # A rehearsal needs no flags of XLA. XLA would end the process at a flag that it does not know.
+            # XLA ends the process at an unknown flag, and a rehearsal needs no flags.
             environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
         log = self._logs / f"{task.name}.log"
         try:
@@ -122,7 +122,7 @@ class Run:
 
     @property
     def status(self) -> int:
-        """The exit status: 1 if a task failed or was not run, a row is not saved, or programs differ in their cost."""
+        """The exit status. It is 1 if a task failed or was not run, if a row is not saved, or if the costs differ."""
         bad = any(result.status in ("failed", "not run") for result in self.results)
         return int(bad or bool(self.unsaved) or bool(summary.unlike(list(self.rows.values()))))
 
@@ -138,10 +138,9 @@ class Run:
         print(summary.line_of(result), file=sys.stderr, flush=True)
 
     def _store(self, row: Row) -> None:
-        """Write a row to the file. It replaces the rows of earlier runs with its case, variant and precision.
+        """Write a row to the file. Replace earlier runs' rows of the same case, variant and precision.
 
-        Rows of this run with another quantity stay. If the file cannot be written, the run continues, and its summary
-        shows the row.
+        If the file cannot be written, the run continues, and its summary shows the row.
         """
         row = dataclasses.replace(row, **self._stamp)
         self.rows[row.key] = row
@@ -220,7 +219,7 @@ def logs_of(out: Path) -> Path:
 def _locked(out: Path) -> Iterator[None]:
     """Prepare the file of results and the folder of the logs, and lock them against another run.
 
-    Refuse files that the run could not write. Otherwise the time on the device would be lost.
+    Refuse files that the run could not write, before it uses time on the device.
     """
     if out.suffix != ".jsonl" or not out.absolute().parent.is_dir() or (out.exists() and not out.is_file()):
         raise UsageError(f"device: expected --out with a file that ends in .jsonl, in an existing folder, got {out}.")
@@ -237,7 +236,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def _take(handle: int, out: Path) -> None:
-    """Lock the folder of the logs, and rewrite the file of results unchanged, to test that it can be written."""
+    """Lock the folder of the logs. Rewrite the file of results unchanged, to test that it can be written."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         replace(out, [])

@@ -1,4 +1,4 @@
-"""The settings of a task, and the pipe that takes its figures."""
+"""The settings of a task, and the pipe to which it writes its figures."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from benchmarks.rows import Row, sampled
 
 
 class TaskError(Exception):
-    """A check that failed, or a part that cannot run. The message is the reason."""
+    """A failed check, or a missing requirement of the task. The message is the reason."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ from benchmarks.device.context import Context, TaskError
 from benchmarks.device.launcher import PARTS, compiler, launcher, shape
 from jaxgd.kernels.cuda import nvrtc
 
-# The largest allowed errors, relative to the distance that the weights moved. If each factor has two TF32 parts, the
-# limit is a multiple of the error of NumPy's float32; with one part, it is a fixed number.
+# The largest allowed errors, relative to the distance that the weights moved. For factors with two TF32 parts, the
+# limit is a multiple of the error of NumPy's float32. For factors with one part, it is a fixed number.
 MOST_OF_FLOAT32, MOST_TF32 = 1.5, 3e-3
 # The limits of the compiled kernel. With more registers per thread, the largest block would not fit. Spills cost time.
 MOST_REGISTERS, MOST_SPILL_BYTES = 128, 128

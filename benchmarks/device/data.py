@@ -15,7 +15,7 @@ SHARE = 0.19
 
 
 class Images(NamedTuple):
-    """Images as bytes with their labels.
+    """Images as bytes, and their labels.
 
     Attributes:
         x: Pixels, (n, 784).
@@ -82,7 +82,7 @@ def generated(n: int, seed: int) -> Images:
     rows = np.arange(28)
     bases = []
     for _ in range(10):
-        # A stroke is a chain of blots, one chain per label.
+        # Each label has one stroke, which is a chain of blots.
         points = 14 + np.cumsum(shapes.normal(scale=2.2, size=(14, 2)), axis=0)
         points = 14 + (points - points.mean(0)) * 7.4 / np.abs(points - points.mean(0)).max(0)
         for shift in rng.integers(-2, 3, size=(40, 2)):
@@ -97,7 +97,7 @@ def generated(n: int, seed: int) -> Images:
 
 
 def weights(networks: int, sizes: tuple[int, ...] = SIZES) -> list[NDArray[np.float32]]:
-    """Return w and b of each layer, with a leading axis for the networks. Network i has its own seed i.
+    """Return w and b of each layer, with a leading axis for the networks. Network i has the seed i.
 
     w is drawn from N(0, 1/fan-in) and b from N(0, 1), as in `init_network`.
     """

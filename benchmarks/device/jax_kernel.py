@@ -76,7 +76,7 @@ def _epoch(context: Context, parts: int) -> Epoch:
 
 
 def _by_train(context: Context, images: data.Images, parts: int, precision: str) -> None:
-    """Time `train` without evaluation. It draws its own orders, and returns to Python after each epoch."""
+    """Time `train` without evaluation. `train` draws its own orders, and returns to Python after each epoch."""
     n, start = len(images.y), data.weights(1)
     work = Work("device", "device", data.SIZES, n, data.BATCH, data.ETA)
     pairs = [(w[0], b[0]) for w, b in zip(start[::2], start[1::2], strict=True)]

@@ -19,7 +19,7 @@ WARPS = (12,)
 
 
 def times(context: Context) -> None:
-    """Time an epoch for several numbers of networks, on a GPU from 1 to 264: two per multiprocessor of an H100."""
+    """Time an epoch for several numbers of networks. On a GPU, the largest is two per multiprocessor of an H100."""
     images = data.training(context.sizes.examples)
     with launcher(context) as launches:
         for parts, precision in PARTS.items():
@@ -28,7 +28,7 @@ def times(context: Context) -> None:
 
 
 def training(context: Context) -> None:
-    """Train many networks for some epochs, and store the time and, with MNIST's images, the accuracies."""
+    """Train many networks for some epochs, and store the time. With MNIST's images, also store the accuracies."""
     images, test = data.training(context.sizes.examples), data.test()
     networks, epochs, n = context.sizes.many, context.sizes.epochs, len(images.y)
     start, rates = data.weights(networks), np.full(networks, data.ETA, np.float32)
@@ -50,7 +50,7 @@ def training(context: Context) -> None:
 
 
 def _one_order(networks: int, n: int, epoch: int) -> NDArray[np.int32]:
-    """Return the order of an epoch. It is the same for all networks; only their first weights differ."""
+    """Return the order of an epoch. All networks share it, and differ only in their first weights."""
     return np.repeat(data.orders(1, n, seed=epoch), networks, axis=0)
 
 

@@ -49,7 +49,7 @@ class Launcher(Protocol):
     """A way to launch the kernel: on the GPU, or in the emulation."""
 
     def training(self, shape: Shape, start: Arrays, x: Pixels, y: Orders, order: Orders, eta: Floats) -> Training:
-        """Return networks ready for epochs. The kernel is compiled unless it is in the cache."""
+        """Return networks that are ready to train. The kernel is compiled unless it is in the cache."""
         ...
 
     def seconds(self, work: Callable[[], object]) -> float:
@@ -76,7 +76,7 @@ class OnDevice:
         self.device = device
 
     def training(self, shape: Shape, start: Arrays, x: Pixels, y: Orders, order: Orders, eta: Floats) -> Training:
-        """Return networks ready for epochs. The kernel is compiled unless it is in the cache."""
+        """Return networks that are ready to train. The kernel is compiled unless it is in the cache."""
         from jaxgd.kernels.cuda import cubins, direct
 
         cubin = cubins.cubin(compiler(), shape, self.device.device.capability).compiled.cubin
@@ -94,7 +94,7 @@ class Emulated:
         self._folder = folder
 
     def training(self, shape: Shape, start: Arrays, x: Pixels, y: Orders, order: Orders, eta: Floats) -> Training:
-        """Return networks ready for epochs. The emulation is compiled unless its library already exists."""
+        """Return networks that are ready to train. The emulation is compiled unless its library already exists."""
         module = emulation(self._folder)
         library = module.compiled(self._folder, shape)
         return _Emulation(module, library, shape, start, x, y, order, eta)
@@ -107,7 +107,7 @@ class Emulated:
 
 
 def emulation(folder: Path) -> Any:
-    """Return the tests' module that emulates the kernel, changed so that each shape is compiled once for all tasks."""
+    """Return the tests' module that emulates the kernel. Change it to compile each shape only once for all tasks."""
     sys.path.insert(0, str(_TESTS))
     module: Any = importlib.import_module("emulation")
     if module.why_missing:

@@ -10,7 +10,7 @@ REHEARSAL_LIMIT = 120
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A part of a step. It runs in a process of its own.
+    """A task of the plan. It runs in a process of its own.
 
     Attributes:
         step: Number of the step. A step is a group of related tasks.
@@ -20,7 +20,7 @@ class Task:
         function: The function to call, as "module:name", with the module in benchmarks.device.
         arguments: Keyword arguments of the function.
         xla_flags: Flags of XLA, which are added after the user's flags.
-        needs: Python packages and programs that the task needs. A rehearsal does not need those of TOOLS_OF_A_GPU.
+        needs: Python packages and programs that the task needs. A rehearsal does not need the tools in TOOLS_OF_A_GPU.
         most: Seconds after which the process is killed; 0 for the default, which `limit` computes from `seconds`.
     """
 
@@ -86,18 +86,18 @@ TASKS = (
     Task(10, "torch-autotune", "steps compiled with max-autotune", 40, "torch_epochs:autotune", needs=("torch",)),
 )  # fmt: skip
 
-# The tasks that every rehearsal skips, with the reasons.
+# Every rehearsal skips these tasks. The values are the reasons.
 NOT_REHEARSED = {
     "racecheck": "memcheck rehearses the same program, and the tests run the emulation under GCC's sanitizers",
     "synccheck": "memcheck rehearses the same program, and the tests run the emulation under GCC's sanitizers",
     "ceilings-loops": "the loops are GPU code",
 }
-# The tools that a rehearsal does not use, with the reasons. It runs the examined program without the tool.
+# A rehearsal runs the examined programs without these tools. The values are the reasons.
 TOOLS_OF_A_GPU = {
     "compute-sanitizer": "it examines only GPU code",
     "ncu": "it reads the counters of a GPU; the rehearsal parses a sample of its output",
 }
-# Packages that a rehearsal may lack, with the reasons. If any other package is missing, the rehearsal fails.
+# A rehearsal skips the tasks that need one of these packages, if it is missing. The values are the reasons.
 MAY_LACK = {"torch": "PyTorch for the CPU does not exist for every version of Python"}
 
 

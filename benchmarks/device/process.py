@@ -22,7 +22,7 @@ class End(NamedTuple):
 
     Attributes:
         seconds: Seconds that the process ran.
-        reason: The reason for a failure, or for a message that was not stored, in one line. Otherwise empty.
+        reason: One line that says why the process failed or why a message was not stored. Otherwise empty.
     """
 
     seconds: float

@@ -13,7 +13,7 @@ SECTIONS = (
     *("SpeedOfLight", "SchedulerStats", "WarpStateStats", "ComputeWorkloadAnalysis"),
     *("InstructionStats", "LaunchStats", "MemoryWorkloadAnalysis"),
 )
-# For each figure of the summary, patterns of its counter's name. The first pattern that matches any name decides.
+# For each figure of the summary, patterns of its counter's name. The first pattern that matches a name is used.
 FIGURES = {
     "issue slots": (
         r"sm__inst_issued\.avg\.pct.*", r"smsp__issue_active\.avg\.pct.*", r"smsp__issue_active\.avg\.per.*",

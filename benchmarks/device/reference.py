@@ -36,7 +36,7 @@ def descend(
 
 
 def gradient(network: Sequence[Floats], x: NDArray[np.uint8], y: NDArray[np.int32]) -> Sequence[Floats]:
-    """Return ∇C over all examples in float64, in blocks that fit into memory."""
+    """Return ∇C over all examples in float64. Compute it in blocks that fit into memory."""
     before = [v.astype(np.float64) for v in network]
     total = [np.zeros_like(v) for v in before]
     for start in range(0, len(y), 5_000):
