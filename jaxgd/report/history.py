@@ -9,7 +9,7 @@ from jaxgd.history import History, TrainResult
 from jaxgd.report.curves import Floats, Line, Panel, curves, scale_accuracy
 from jaxgd.report.figure import Axes, FigureBase
 
-_LEGEND = 10  # with more elements of a batch or of a recorded value, the legend names none
+_LEGEND = 10  # elements of a batch or of a recorded value; a legend does not name more elements
 # This order gives the colors of `jaxgd train --plot`: training is blue, and test is orange.
 _SPLITS = (("", "training"), ("test_", "test"), ("validation_", "validation"))
 
@@ -18,7 +18,7 @@ def draw(result: TrainResult | History, *, figure: FigureBase | None = None) -> 
     """Draw the cost, the accuracy and each recorded value over the epochs. Leave out quantities without a known value.
 
     A point marks the best network of a single run if the run kept track of it. A batch gives one line per element,
-    with the first known cost and the first known accuracy in the order validation, test, training.
+    for only one kind of examples: the first known in the order validation, test, training.
 
     Args:
         result: The result of `train`, or its history.

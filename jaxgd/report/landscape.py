@@ -25,7 +25,7 @@ from jaxgd.report.scale import Floats, Scale
 from jaxgd.slices import CostSlice
 from jaxgd.typed import jit, map_rows, ravel_pytree, tree_leaves, tree_map, vmap
 
-_POINTS = (1001, 301)  # points per axis of a grid with one axis, and of a grid with two axes
+_POINTS = (1001, 301)  # points of a curve, and points per axis of a surface
 _ROWS = 1000  # at most this many points of the path determine the principal components
 _DRAPED = 2000  # least number of points of a line on a surface
 _WIDTH = 256  # number of points that are evaluated at once
@@ -187,7 +187,7 @@ def _far(costs: Floats) -> NDArray[np.bool_]:
 
 
 def _numbers(name: str, trees: Sequence[object], n: int) -> Floats:
-    """Return the numbers of each tree as a row. Raise unless each tree has n known numbers."""
+    """Return the numbers of each tree as a row. Raise unless each tree has n numbers that are not traced."""
     if any(is_traced(x) for x in tree_leaves(trees)):
         raise DtypeError(f"plot: {name} must be known numbers, got traced ones.\nCall plot outside jit, grad and vmap.")
     given: object = trees

@@ -21,7 +21,7 @@ from jaxgd.slices import CostSlice
 from jaxgd.sweeps import Sweep
 from jaxgd.typed import Tree, tree_leaves
 
-_LEGEND = 10  # with more elements of a batch, the legend names none
+_LEGEND = 10  # elements of a batch; a larger batch has no legend
 
 
 def plot(
@@ -52,8 +52,8 @@ def plot(
       order validation, test, training. Its axis is logarithmic in the error if the errors span a decade.
     - A TrainResult or a History: C and the accuracy over the epochs, for the training, the validation and the test
       examples, and each value of `record`. For the TrainResult of a single run, a point marks the best network if the
-      run kept track of it. A batch gives one line per element, with the first known C and
-      the first known accuracy in the order validation, test, training.
+      run kept track of it. A batch gives one line per element, for only one kind of
+      examples: the first known in the order validation, test, training.
     - An Assessment: the confusion matrix, blue for right and orange for wrong answers. With `images`, also the most
       confident mistakes, each with its index, its label, the answer and the activation of the answer.
 

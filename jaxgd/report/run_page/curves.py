@@ -95,7 +95,7 @@ def _others(facts: RunFacts) -> list[str]:
 
 
 def curve_values(facts: RunFacts) -> dict[str, Any] | None:
-    """Return the costs and the accuracies as texts, for the slider of epochs."""
+    """Return the costs and the accuracies as texts, for the epoch slider."""
     if facts.metrics is None:
         return None
     rows = thinned(len(facts.metrics["epoch"]), _MOST_STEPS)

@@ -75,13 +75,13 @@ class RunFacts(NamedTuple):
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch of the best network; −1 before the first finite cost or accuracy; None if it is not known."""
+        """The epoch of the best network, or −1 before the first finite cost or accuracy. None if it is not known."""
         best = None if self.metrics is None else self.metrics.get("best_epoch")
         return None if best is None or not np.isfinite(best[-1]) else int(best[-1])
 
     @property
     def kept_epoch(self) -> int | None:
-        """The epoch of the best network that the run keeps; None if it keeps none, or if the epoch is not known."""
+        """The epoch of the kept best network. None if the run keeps no best network, or if the epoch is not known."""
         best = self.best_epoch if self.config.get("keep") == "best" else None
         return None if best is None or best < 0 else best
 
