@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 from jaxgd.report.figure import Axes, FigureBase, new_axes, new_figure
 
-# Accuracies in percent to mark on an axis that is logarithmic in the error.
+# Accuracies in percent. An axis that is logarithmic in the error has marks at some of them.
 _TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
 
 _COLUMNS = 3  # of panels
 
 Floats = NDArray[np.floating]
-# The updates or epochs of a line, its value at each of them, and its label.
+# The x values (updates or epochs), the y values and the label of a line.
 Line = tuple[NDArray[np.number], Floats, str]
 Panel = tuple[str, Sequence[Line]]
 
@@ -22,7 +22,7 @@ def curves(panels: Sequence[Panel], xlabel: str, title: str, figure: FigureBase 
     """Draw panels of lines, at most three in a row, and return their axes.
 
     Args:
-        panels: The label of each panel's vertical axis, and its lines: x, y and the label of each.
+        panels: For each panel, the label of its vertical axis, and its lines. A line is (x, y, label).
         xlabel: The label of the horizontal axes.
         title: Title of the figure.
         figure: The figure to draw in; by default a new one.
@@ -45,7 +45,7 @@ def curves(panels: Sequence[Panel], xlabel: str, title: str, figure: FigureBase 
             # A single point would be an invisible line.
             axes.plot(x, y, "o" if len(x) == 1 else "-", linewidth=1.5 if len(lines) <= 10 else 0.7, label=text)
         if spans_decades(np.concatenate([y for _, y, _ in lines])):
-            # A value of 0 has no logarithm, so mask it. By default, matplotlib draws it far below the picture.
+            # A value of 0 has no logarithm. By default, matplotlib draws it far below the picture, so mask it.
             axes.set_yscale("log", nonpositive="mask")
         axes.set(xlabel=xlabel, ylabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -57,16 +57,16 @@ def curves(panels: Sequence[Panel], xlabel: str, title: str, figure: FigureBase 
 
 
 def spans_decades(y: Floats) -> bool:
-    """Return True if a logarithmic axis suits: no value is negative, and the positive ones span two decades or more."""
+    """Return True if no value is negative and the positive values span two decades or more."""
     y = y[np.isfinite(y)]
     above = y[y > 0]
     return bool(len(above) and (y >= 0).all() and above.max() >= 100 * above.min())
 
 
 def scale_accuracy(axes: Axes, accuracy: Floats) -> None:
-    """Make the axis logarithmic in the error if the errors span a decade. Errors below 0.1% count as 0.1%.
+    """Make the axis logarithmic in the error if the errors span a decade. Draw errors below 0.1% at 0.1%.
 
-    On a linear axis, 97% and 98% look alike.
+    On a linear axis, accuracies of 97% and 98% look alike.
     """
     error = 100 - accuracy
     floor = max(float(error.min()), 0.1) / 1.5

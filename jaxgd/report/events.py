@@ -7,18 +7,18 @@ from types import TracebackType
 
 from jaxgd.files import writing
 
-_SECONDS = 10.0  # `add` flushes the file if the last flush was longer ago than this
+_SECONDS = 10.0  # least number of seconds between two flushes by `add`
 
 
 class Events:
     """A writer of one event file. It writes in the calling thread.
 
-    A failed write raises WriteError. The usual writer of tensorboardX uses a second thread and a queue of limited
-    length: on a full disk the thread ends, and the program hangs when the queue is full.
+    A failed write raises WriteError. The usual writer of tensorboardX writes in a second thread. On a full disk this
+    thread ends, and the program later hangs.
 
     Args:
         folder: Folder for the event files. It is created if its parent folder exists.
-        purge_step: TensorBoard hides the scalars of earlier files from this step on. By default it hides no scalar.
+        purge_step: The step from which TensorBoard hides the scalars of earlier files. By default, it hides none.
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
@@ -40,7 +40,7 @@ class Events:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # After an error in the block, report that error and not a second one from `close`.
+        # After an error in the block, suppress an error of `close`, so that the caller sees the first error.
         with contextlib.suppress(*([OSError] if error else [])), writing(self._folder):
             self._writer.close()
 

@@ -9,17 +9,16 @@ from jaxgd.history import History, TrainResult
 from jaxgd.report.curves import Floats, Line, Panel, curves, scale_accuracy
 from jaxgd.report.figure import Axes, FigureBase
 
-_LEGEND = 10  # most elements of a batch, or of a recorded value, that a legend names
-# In this order, training is blue and test is orange if both are known, as in `jaxgd train --plot`.
+_LEGEND = 10  # elements of a batch or of a recorded value; a legend does not name more elements
+# This order gives the colors of `jaxgd train --plot`: training is blue, and test is orange.
 _SPLITS = (("", "training"), ("test_", "test"), ("validation_", "validation"))
 
 
 def draw(result: TrainResult | History, *, figure: FigureBase | None = None) -> tuple[Axes, ...]:
     """Draw the cost, the accuracy and each recorded value over the epochs. Leave out quantities without a known value.
 
-    A point marks the best network of a single run if the run kept track of it. The cost and the accuracy
-    of a batch have one line per element, for the validation examples; without them, for the test examples; and
-    otherwise for the training examples.
+    A point marks the best network of a single run if the run kept track of it. A batch gives one line per element,
+    for only one kind of examples: the first known in the order validation, test, training.
 
     Args:
         result: The result of `train`, or its history.
@@ -67,7 +66,7 @@ def draw(result: TrainResult | History, *, figure: FigureBase | None = None) -> 
 
 
 def _lines(history: History, y: Floats, names: list[str]) -> list[Line]:
-    """Return the known points of each element of the batch as a line."""
+    """Return one line per element of the batch. Leave out its unknown points."""
     batch = y.shape[:-1]
     epochs = np.broadcast_to(np.asarray(history.epoch), y.shape)
     named = 0 < math.prod(batch) <= _LEGEND and bool(batch)

@@ -25,7 +25,7 @@ from jaxgd.report.scale import Floats, Scale
 from jaxgd.slices import CostSlice
 from jaxgd.typed import jit, map_rows, ravel_pytree, tree_leaves, tree_map, vmap
 
-_POINTS = (1001, 301)  # points per axis of a grid with one axis, and of a grid with two axes
+_POINTS = (1001, 301)  # points of a curve, and points per axis of a surface
 _ROWS = 1000  # at most this many points of the path determine the principal components
 _DRAPED = 2000  # least number of points of a line on a surface
 _WIDTH = 256  # number of points that are evaluated at once
@@ -39,9 +39,10 @@ class Landscape:
         axes: The coordinates of the grid along its one or two axes.
         cost: C on the grid, (m,) or (m, n). Values that are not finite leave a gap.
         names: The label of each axis.
-        path: The points of the path projected onto the line or the plane, (k, 2) or (k, 3): their coordinates, then C
-            at the projected point. k may be 0.
-        costs: C at the original points of the path, (k,). It differs from the C in `path` if the path leaves the plane.
+        path: The path projected onto the line or the plane, (k, 2) or (k, 3) with k ≥ 0. A row has the coordinates of
+            a point, then C at this point.
+        costs: C at the points before the projection, (k,). It differs from the C in `path` if the path leaves the
+            plane.
         minima: Known minima inside the grid, with columns as in `path`.
         end: The label of the last point of the path.
         note: A second line for the title, or "".
@@ -63,7 +64,10 @@ class Landscape:
 
     @property
     def curve_is_logarithmic(self) -> bool:
-        """True if C is positive and spans two decades, and its minimum would not be a cusp on a logarithmic axis."""
+        """True if a logarithmic axis suits the curve.
+
+        C must be positive and span two decades. Its minimum must not look like a cusp on a logarithmic axis.
+        """
         costs = np.concatenate([self.cost, self.path[:, -1], self.minima[:, -1]])
         costs, bends = costs[np.isfinite(costs)], np.abs(np.diff(self.cost, 2))
         at = np.clip(np.argmin(np.where(np.isfinite(self.cost), self.cost, np.inf)) - 1, 0, len(bends) - 1)
@@ -71,7 +75,7 @@ class Landscape:
 
     @property
     def draped(self) -> tuple[Floats, Floats, Floats]:
-        """The path as a line that follows the surface between the points of the path: coordinates and drawn heights."""
+        """The path as a line on the surface: its two coordinates and its drawn height."""
         if not len(self.path):
             return self.costs, self.costs, self.costs
         at = np.linspace(0, len(self.path) - 1, max(_DRAPED, len(self.path)))
@@ -116,8 +120,8 @@ def of_path(
         cost: The cost.
         args: Further arguments of the cost.
         minima: Known minima, trees like the variables.
-        through: Two points that span the plane together with the end of the path. With None and more than two
-            variables, the plane is that of the path's first two principal components.
+        through: Two points that span the plane together with the end of the path. If None, the path's first two
+            principal components span the plane.
 
     Returns:
         The numbers to draw.
@@ -172,7 +176,7 @@ def _without_aux(cost: Callable[..., object]) -> Callable[..., object]:
 
 
 def _far(costs: Floats) -> NDArray[np.bool_]:
-    """Return True for each cost far above the start, and for each cost far below it if the path falls without bound."""
+    """Mark each cost far above the first cost. If C falls without bound, also mark each cost far below it."""
     with np.errstate(over="ignore"):
         above, below = costs - costs.min(), costs[0] - costs
         far = above > 1e3 * max(abs(costs[0]), above[0])
@@ -183,7 +187,7 @@ def _far(costs: Floats) -> NDArray[np.bool_]:
 
 
 def _numbers(name: str, trees: Sequence[object], n: int) -> Floats:
-    """Return the numbers of each tree as a row. Raise unless each tree has n known numbers."""
+    """Return the numbers of each tree as a row. Raise unless each tree has n numbers that are not traced."""
     if any(is_traced(x) for x in tree_leaves(trees)):
         raise DtypeError(f"plot: {name} must be known numbers, got traced ones.\nCall plot outside jit, grad and vmap.")
     given: object = trees
@@ -198,7 +202,7 @@ def _numbers(name: str, trees: Sequence[object], n: int) -> Floats:
 
 
 def _all_variables(path: Floats, first: object) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
-    """Return origin, directions and axis names for one or two variables, and an empty array of points to cover."""
+    """Return the origin, directions and axis names for one or two variables, and no points to cover."""
     n = path.shape[1]
     names = ["v₁", "v₂"][:n]
     if not isinstance(first, jax.Array):
@@ -209,7 +213,7 @@ def _all_variables(path: Floats, first: object) -> tuple[Floats, Floats, tuple[s
 
 def _plane(path: Floats, through: tuple[object, object] | None) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
     """Return the origin, directions and axis names of a plane through the path's end, and the points to cover."""
-    # The plane passes through the end of the path, where the picture must be exact, and not through the path's mean.
+    # The picture must be exact at the end of the path, so the plane passes through the end, not through the mean.
     end = path[-1]
     corners = path if through is None else _numbers("through", through, path.shape[1])
     if through is not None and len(corners) != 2:
@@ -237,7 +241,7 @@ def _grid(path: Floats, cover: Floats, size: float) -> tuple[Floats, ...]:
     for last, points in zip(path[-1], cover.T, strict=True):
         low, high = float(points.min()), float(points.max())
         width = high - low if high - low > 1e-6 * widest else widest
-        # A wider margin beyond the end of the path shows the valley's other side.
+        # If the path ends near an edge, a wider margin there shows the other side of the valley.
         below, above = (0.6 if abs(last - edge) < 0.1 * width else 0.25 for edge in (low, high))
         axes.append(np.linspace(low - below * width, high + above * width, _POINTS[path.shape[1] - 1]))
     return tuple(axes)
@@ -251,7 +255,7 @@ def _values(
     args: tuple[object, ...],
     places: Floats,
 ) -> Floats:
-    """Return C at points of the plane. A row of `places` has the coordinates of a point."""
+    """Return C at points of the plane. Each row of `places` has the coordinates of a point."""
 
     def value(place: Array, args: tuple[object, ...]) -> Array:
         # A matrix product would round the coordinates on some devices.

@@ -10,7 +10,7 @@ from jaxgd.report.landscape import Landscape
 from jaxgd.report.scale import Floats
 from jaxgd.report.valley import COLORS, DOTS, MINIMUM, PATH, azimuth, label, markers
 
-_HEIGHT = 0.65  # height of the box of the surface; the sides of its base are 1
+_HEIGHT = 0.65  # height of the surface's box, if the sides of its base are 1
 _RADIUS = 0.022  # radius of a ball on the surface, in the same unit
 
 
@@ -72,7 +72,7 @@ dark.addEventListener('change', follow);
 
 
 def _axis(landscape: Landscape, name: str) -> dict[str, object]:
-    """Return the title and, on a logarithmic scale, the marks of an axis of costs."""
+    """Return the title of an axis of costs. If the scale is logarithmic, also return its marks."""
     if landscape.scale.floor is None:
         return {"title": {"text": name}}
     marks, texts = landscape.scale.ticks()
@@ -109,7 +109,7 @@ def _valley(landscape: Landscape) -> _Figure:
     from plotly.subplots import make_subplots
 
     scale, (a, b) = landscape.scale, landscape.axes
-    # float32 halves the arrays of the surface: a page with 301×301 points shrinks from 8.0 to 6.5 MB.
+    # float32 shrinks a page with 301×301 points from 8.0 to 6.5 MB.
     z, cost = scale(landscape.cost).astype(np.float32), landscape.cost.astype(np.float32)
     figure: _Figure = make_subplots(
         rows=1, cols=2, specs=[[{"type": "scene"}, {"type": "xy"}]], column_widths=[0.58, 0.42], horizontal_spacing=0.06

@@ -21,7 +21,7 @@ from jaxgd.slices import CostSlice
 from jaxgd.sweeps import Sweep
 from jaxgd.typed import Tree, tree_leaves
 
-_LEGEND = 10  # the largest number of lines that a legend names
+_LEGEND = 10  # elements of a batch; a larger batch has no legend
 
 
 def plot(
@@ -40,21 +40,21 @@ def plot(
     Needs matplotlib, or plotly with `interactive=True`. To install both, run `pip install -e '.[plot]'` in the folder
     of jaxgd's sources.
 
-    - A Solution or a Trajectory without `cost`: C and ‖∇C‖ over the updates, and for a single run λ_max with 2/η if
-      recorded. A batch gives one line per element. An axis is logarithmic if no value is negative and the positive
-      values span two decades or more.
+    - A Solution or a Trajectory without `cost`: C and ‖∇C‖ over the updates. A single run also shows λ_max and 2/η if
+      it recorded them. A batch gives one line per element. An axis is logarithmic if no value is negative and the
+      positive values span two decades or more.
     - A Solution or a Trajectory with `cost`: C around the path, as a curve over one variable, or as a surface and its
       contours over two variables. A path of more variables is projected onto a plane, and the picture shows C on this
       plane. The run needs `record=Record(v=True)`.
     - A CostSlice: its surface and its contours.
-    - A Sweep: the median and the quartiles of the last accuracy against η, one line per network size, and below them
-      the share of networks that diverged, saturated or stayed unchanged. The accuracy is on the validation examples;
-      without them, on the test examples; and otherwise on the training examples. Its axis is logarithmic in the error
-      if the errors span a decade.
+    - A Sweep: the median and the quartiles of the last accuracy against η, one line per network size. Below them, the
+      share of networks that diverged, saturated or stayed unchanged. The plot shows the first known accuracy in the
+      order validation, test, training. Its axis is logarithmic in the error if the errors span a decade.
     - A TrainResult or a History: C and the accuracy over the epochs, for the training, the validation and the test
       examples, and each value of `record`. For the TrainResult of a single run, a point marks the best network if the
-      run kept track of it. A batch gives one line per element, for only one of the three kinds of examples.
-    - An Assessment: the confusion matrix, blue for right and orange for wrong answers; with `images`, also the most
+      run kept track of it. A batch gives one line per element, for only one kind of
+      examples: the first known in the order validation, test, training.
+    - An Assessment: the confusion matrix, blue for right and orange for wrong answers. With `images`, also the most
       confident mistakes, each with its index, its label, the answer and the activation of the answer.
 
     Args:
@@ -77,10 +77,10 @@ def plot(
         DtypeError: If result, cost, args, images, interactive or figure has the wrong type, a given point is traced, or
             figure is given with `interactive=True`.
         ShapeError: If the cost is not one real scalar, a point does not have the size of v, through is not two points,
-            minima is not a list of points, a batch is given with a cost or as a CostSlice, or images does not have one
-            image for each example of the Assessment.
-        RangeError: If the path, or v in it, was not recorded, no value to draw is finite, the three points of a plane
-            are on one line, or an option does not apply.
+            minima is not a list of points, a batch is given with `cost`, a CostSlice is a batch, or images does not
+            have one image for each example of the Assessment.
+        RangeError: If the path or its v was not recorded, no value to draw is finite, the three points of a plane are
+            on one line, or an option does not apply.
         MissingDependencyError: If matplotlib or plotly is not installed.
 
     Source: Li et al., NeurIPS 2018, section 7, for the plane of the principal components.
@@ -160,8 +160,8 @@ def _draw_slice(plane: CostSlice, *, interactive: bool = False, figure: FigureBa
     return _draw_landscape(landscape.of_slice(plane), "cost on a plane", interactive, figure)
 
 
-# For each type of result, the function that draws it without a cost, and the function that draws it with a cost. `plot`
-# accepts the options that are keywords of the chosen function.
+# Two functions for each type of result: the first draws it without a cost, the second with a cost. `plot` accepts only
+# the keywords of the chosen function as options.
 _PLOTS: dict[type, tuple[Callable[..., object], Callable[..., object] | None]] = {
     Solution: (_draw_curves, _draw_path),
     Trajectory: (_draw_curves, _draw_path),
@@ -199,7 +199,7 @@ def _words(solution: Solution | None) -> str:
 
 
 def _panels(path: Trajectory, solution: Solution | None) -> list[tuple[str, list[Line]]]:
-    """Return the panels: C and ‖∇C‖ with one line per element of the batch, and λ_max with 2/η of a single run."""
+    """Return a panel of C and one of ‖∇C‖. A single run also has a panel of λ_max and 2/η if it recorded them."""
     batch = np.shape(path.cost)[:-1]
     few = 0 < math.prod(batch) <= _LEGEND and bool(batch)
     columns = {"cost C": path.cost, "length of the gradient, ‖∇C‖": path.gradient_norm}
@@ -213,7 +213,7 @@ def _panels(path: Trajectory, solution: Solution | None) -> list[tuple[str, list
             x: NDArray[np.number] = steps[element]
             y: Floats = np.asarray(columns[name], float)[element]
             if solution is not None:
-                # Rows after the end of a run are not filled, and the recorded points do not always include the end.
+                # Drop the unfilled rows after the end of the run. The end may not be recorded, so append it.
                 last = int(np.asarray(solution.steps)[element])
                 x, y = np.append(x[x <= last], last), np.append(y[x <= last], ends[i][element])
             lines.append((x, y, ", ".join(map(str, element)) if few else ""))

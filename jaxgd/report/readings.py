@@ -22,8 +22,8 @@ def plot_readings(rows: Sequence[Row], outputs: NDArray[np.floating], path: str 
     Needs matplotlib: run `pip install -e '.[plot]'` in the folder of jaxgd's sources.
 
     Args:
-        rows: For each digit its name, its picture or None, the digit or None, and the image that the network saw.
-        outputs: Activations for the digits, (n, classes), where n is at least the number of rows.
+        rows: For each digit: a name, the picture or None, the `Digit` in it or None, and the image for the network.
+        outputs: Activations, (n, classes), in the order of `rows`. n may be larger than the number of rows.
         path: Path of the figure, which ends in .png, .svg or .pdf.
         labels_from: Label of the first class.
 

@@ -14,7 +14,7 @@ class Scale:
     """The vertical scale of a surface: C, or log₁₀(1 + (C − lowest)/floor) if the costs span decades.
 
     Attributes:
-        lowest: The lowest C of the picture; 0 if that C is at least 0 and below `high`/1000.
+        lowest: The lowest C of the picture, or 0 if that C lies between 0 and `high`/1000.
         floor: The distance above `lowest` from which the scale is logarithmic; None for a linear scale.
         high: The highest C of the picture.
     """
@@ -41,12 +41,12 @@ class Scale:
             # Closer marks would overlap.
             if float(z[i] - z[kept[-1]]) > 0.08 * float(self(self.high)):
                 kept.append(i)
-        # Label a distance above the lowest cost, such as +10: a sum such as 48.98425 + 10 would make a long label.
+        # Label a mark with its distance above the lowest cost, such as +10. A cost such as 58.98425 would be long.
         words = [f"{self.lowest:.4g}", *(f"{'+' if self.lowest else ''}{10.0**p:.4g}" for p in powers)]
         return [marks[i] for i in kept], [words[i] for i in kept]
 
     def levels(self) -> Floats:
-        """Return the heights of the contours. From the second one on, they are equally spaced."""
+        """Return the heights of the contours, which are equally spaced from the second one on."""
         low, high = (float(self(c)) for c in (self.lowest, self.high))
         levels = np.linspace(low, high if high > low else low + 1, 24)
         # Contours close to the bottom of a narrow valley would break into islands, so leave them out.

@@ -26,7 +26,7 @@ _MARKERS, _DASHES = "osD^vPX", ("-", "--", "-.", ":")
 
 
 class Point(NamedTuple):
-    """The networks of equal sizes and η, each by its last row in the table of the sweep.
+    """A summary of the networks with the same sizes and η, from each network's last row in the table of the sweep.
 
     Attributes:
         sizes: Neurons per layer, such as "784-30-10".
@@ -34,7 +34,7 @@ class Point(NamedTuple):
         networks: Number of networks.
         quartiles: The lower quartile, the median and the upper quartile of the accuracy.
         best: The largest accuracy.
-        shares: Share of the networks that failed, 0 to 1, for each kind of `FAILURES`.
+        shares: For each kind of failure, the share of the networks that failed, from 0 to 1.
     """
 
     sizes: str
@@ -48,8 +48,8 @@ class Point(NamedTuple):
 def summarize(sweep: Sweep) -> tuple[str, list[Point]]:
     """Return the name of the accuracy, and one `Point` for each pair of sizes and η, in the order of the table.
 
-    The accuracy is on the validation examples; without them, on the test examples; and otherwise on the training
-    examples. A diverged network has the accuracy of its last finite epoch.
+    It is the first known accuracy in the order validation, test, training. A diverged network has the accuracy of its
+    last finite epoch.
     """
     rows = sweep.last()
     names = [f"{part}accuracy" for part in ("validation_", "test_", "")]
@@ -57,7 +57,7 @@ def summarize(sweep: Sweep) -> tuple[str, list[Point]]:
     chosen = next((name for name in names if np.isfinite(columns[name]).any()), None)
     if chosen is None:
         raise RangeError(
-            "plot: the networks of a sweep must have an accuracy, got none, such as for networks with one output.\n"
+            "plot: the networks of a sweep must have an accuracy, got none. A network with one output has none.\n"
             "Draw the costs in sweep.table."
         )
     every_sizes: list[str] = rows["sizes"].to_pylist()
@@ -153,7 +153,7 @@ def _edges(every_eta: Sequence[float], count: int) -> dict[float, list[float]]:
 def _bars(
     axes: Axes, points: Sequence[Point], i: int, edges: dict[float, list[float]], color: str, marker: str
 ) -> None:
-    """Draw a bar at each η, in the i-th place among the sizes. Each bar stacks the shares of the kinds of failure."""
+    """Draw the i-th bar at each η. The bar stacks the shares of the kinds of failure."""
     for point in points:
         left, right = edges[point.eta][i : i + 2]
         bottom = 0.0
@@ -187,7 +187,8 @@ def _explain(axes: Axes, points: Sequence[Point]) -> None:
 def _label(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
     """Write the sizes to the right of the axes, with a thin line to the end of each curve.
 
-    Up to 14 labels are at least 7.5% of the height of the axes apart. More labels are closer, and may overlap.
+    The distance between labels is at least 7.5% of the height of the axes. More than 14 labels are closer and may
+    overlap.
     """
     in_pixels = axes.transData.transform([(eta, y) for _, eta, y, _ in ends])
     heights: Floats = axes.transAxes.inverted().transform(in_pixels)[:, 1]

@@ -8,7 +8,7 @@ from jaxgd.report.run_page.pixels import ink_url
 from jaxgd.report.run_page.words import SPLITS, class_name, section, text, thing
 
 MOST_EXAMPLES = 60
-_MOST_CLASSES = 20  # of a confusion matrix
+_MOST_CLASSES = 20  # a confusion matrix of more classes is omitted
 
 
 def confusion(facts: RunFacts) -> str:
@@ -56,7 +56,11 @@ def _matrix(matrix: Int[np.ndarray, "k k"], class_accuracy: Float[np.ndarray, " 
 
 
 def _cell(right: bool, count: int, of_class: int, most: int) -> str:
-    """Return a table cell. Its color shows the share of the class if right, otherwise of the largest wrong count."""
+    """Return a table cell, whose color shows the size of its count.
+
+    The color of a right count shows its share of the class. The color of a wrong count compares it with the largest
+    wrong count of the matrix.
+    """
     if count == 0:
         return '<td class="zero">0</td>'
     share = 0.5 * count / of_class if right else 0.12 + 0.48 * count / most

@@ -11,7 +11,7 @@ _WIDTH, _HEIGHT = 480, 280
 LEFT, _RIGHT, _TOP, _BOTTOM = 60, _WIDTH - 12, 12, _HEIGHT - 40
 _MOST_TICKS = 6
 _EXACT = 1e-9  # an error of at most this size counts as 0
-_MOST_POINTS = 500  # of a curve; a curve with more points is thinned
+_MOST_POINTS = 500  # a curve with more points is thinned
 
 
 class Curve(NamedTuple):
@@ -89,7 +89,7 @@ def chart(
 
 
 def thinned(count: int, most: int) -> list[int]:
-    """Return the indices of at most `most` of `count` entries, evenly spaced, with the first and the last entry.
+    """Return at most `most` indices of `count` entries, evenly spaced from the first to the last.
 
     >>> thinned(9, 4)
     [0, 3, 5, 8]
@@ -98,7 +98,7 @@ def thinned(count: int, most: int) -> list[int]:
 
 
 class _Axis(NamedTuple):
-    """The vertical axis: its limits, ticks as values and texts, kind of scale, and the error drawn in place of 0."""
+    """The vertical axis. `floor` is the error that is drawn in place of an error of 0."""
 
     low: float
     high: float
@@ -160,7 +160,7 @@ def _log_marks(low: float, high: float) -> list[float]:
 
 
 def _nice(step: float) -> float:
-    """Return the smallest number of at least this step that is 1, 2 or 5 times a power of ten."""
+    """Round a step up to 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(digit * power for digit in (1, 2, 5, 10) if digit * power >= step * (1 - 1e-9))
 

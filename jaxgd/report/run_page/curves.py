@@ -9,10 +9,10 @@ from jaxgd.report.run_page.chart import Curve, chart, thinned
 from jaxgd.report.run_page.facts import RunFacts
 from jaxgd.report.run_page.words import SPLITS, number, section, text
 
-# CSS classes for a recorded value with several elements, such as one per layer. The page draws the first four.
+# CSS classes for the elements of a recorded value, such as one per layer. The page draws the first four elements.
 _SEVERAL = ("train", "validation", "test", "other")
-_MOST_STEPS = 500  # limit on the steps of the slider of epochs
-_MOST_ROWS = 200  # limit on the rows of the table of epochs
+_MOST_STEPS = 500  # of the epoch slider
+_MOST_ROWS = 200  # of the table of epochs
 
 
 def column(split: str, quantity: str) -> str:
@@ -71,7 +71,7 @@ def _key(name: str) -> str:
 
 
 def _others(facts: RunFacts) -> list[str]:
-    """Return the charts of the other numbers: the lengths of the gradient and the step, and the recorded values."""
+    """Return the charts of the lengths of the gradient and the step, and of the recorded values."""
     assert facts.metrics is not None
     names = {"gradient_norm": "length of the gradient ‖∇C‖", "step_norm": "length of the step ‖Δv‖"}
     recorded = [name for name in facts.metrics if name not in (*NUMBERS, "best_epoch")]
@@ -95,7 +95,7 @@ def _others(facts: RunFacts) -> list[str]:
 
 
 def curve_values(facts: RunFacts) -> dict[str, Any] | None:
-    """Return the costs and the accuracies as texts, for the slider of epochs."""
+    """Return the costs and the accuracies as texts, for the epoch slider."""
     if facts.metrics is None:
         return None
     rows = thinned(len(facts.metrics["epoch"]), _MOST_STEPS)

@@ -3,8 +3,8 @@
 const MOST_BARS = 16; // with more outputs, the page shows the ten largest activations
 const PAUSE = 700; // milliseconds without a change before the answer is announced
 
-// Keys that move the pen, with their moves as [columns, rows]. Two arrow keys together move the pen diagonally, and so
-// does each of Home, PageUp, End and PageDown.
+// Keys that move the pen, with their moves as [columns, rows]. Two arrow keys together move the pen diagonally. Each
+// of Home, PageUp, End and PageDown also moves it diagonally.
 const MOVES = {
   ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
   Home: [-1, -1], PageUp: [1, -1], End: [-1, 1], PageDown: [1, 1],
@@ -155,7 +155,7 @@ function startDrawing(model) {
 
   // The display.
 
-  // Many events can arrive between two frames of the screen, so draw once per frame.
+  // Many events can arrive between two repaints of the screen, so draw once per repaint.
   function refresh() {
     if (!waiting) requestAnimationFrame(show);
     waiting = true;

@@ -45,7 +45,7 @@ class RunFacts(NamedTuple):
         resume: Command line that continues the run.
         metrics: Columns of metrics.jsonl; None if this file cannot be read.
         examined: The network's answers to a split of the data; None without the data.
-        notes: Warnings that the page shows, such as a missing fact and the way to get it.
+        notes: Warnings that the page shows, for example that the data are missing, and how to get them.
     """
 
     name: str
@@ -75,13 +75,13 @@ class RunFacts(NamedTuple):
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch of the best network, −1 before the first finite value; None if it is not recorded or not known."""
+        """The epoch of the best network, or −1 before the first finite cost or accuracy. None if it is not known."""
         best = None if self.metrics is None else self.metrics.get("best_epoch")
         return None if best is None or not np.isfinite(best[-1]) else int(best[-1])
 
     @property
     def kept_epoch(self) -> int | None:
-        """The epoch of the network that the run keeps as its best; None if it keeps none, or if it is not known."""
+        """The epoch of the kept best network. None if the run keeps no best network, or if the epoch is not known."""
         best = self.best_epoch if self.config.get("keep") == "best" else None
         return None if best is None or best < 0 else best
 
@@ -96,7 +96,7 @@ class RunFacts(NamedTuple):
 
 
 def activations(network: Network) -> list[str]:
-    """Return the name of each layer's activation. For the user's own function, it is the function's name.
+    """Return the name of each layer's activation. The name of a user's own activation is the name of the function.
 
     >>> from jaxgd.network import Layer
     >>> activations((Layer(np.ones((1, 1)), np.ones(1)),))

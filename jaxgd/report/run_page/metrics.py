@@ -22,8 +22,7 @@ def read_metrics(path: Path) -> dict[str, Float[np.ndarray, "epochs ..."]]:
         path: The file metrics.jsonl of a run folder.
 
     Returns:
-        One array per column that is kept, with one row per line that is kept. The column "epoch" exists, with at least
-        one row.
+        One array per kept column, with one row per kept line. There is at least one row, and a column "epoch".
 
     Raises:
         OSError: If the file cannot be read.

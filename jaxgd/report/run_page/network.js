@@ -65,9 +65,8 @@ function drawLine(image, [x0, y0], [x1, y1], radius) {
   }
 }
 
-// The functions below repeat the steps of `fit_to_frame` in jaxgd/data/image. Their image differs from that of
-// `fit_to_frame` by at most one gray level per pixel, because of rounding. They remove no background and no faint marks,
-// because a drawing has neither.
+// The functions below repeat the steps of `fit_to_frame` in jaxgd/data/image. Rounding changes a pixel by at most one
+// gray level. A drawing has no background and no faint marks, so the functions do not remove them.
 const SPECK = 0.005, LEAST_CONTRAST = 16;
 
 // Return the drawing in the frame of the training images, or null if all its gray values are below LEAST_CONTRAST.
@@ -100,8 +99,8 @@ function projections({height, width, gray}) {
   return [rows, columns];
 }
 
-// Return the index of the first line (row or column) with ink. Skip the lines before an empty line if they hold together
-// at most 0.5% of all ink.
+// Return the index of the first line (row or column) with ink. Ignore the ink before an empty line if it is at most
+// 0.5% of all ink.
 function firstLine(lines) {
   const total = lines.reduce((a, b) => a + b);
   let before = 0, first = 0;
@@ -118,7 +117,7 @@ function centerOfMass(lines) {
   return Math.fround(moment / sum);
 }
 
-// Round x ≥ 0 to the nearest whole number. Round halves to the even number, as Python does.
+// Round x ≥ 0 to the nearest whole number, and halves to the even one, as Python does.
 function rint(x) {
   const low = Math.floor(x);
   return x - low === 0.5 ? low + low % 2 : Math.round(x);

@@ -6,9 +6,9 @@ from jaxgd.report.run_page.facts import RunFacts, activations, why_no_drawing
 from jaxgd.report.run_page.pixels import weights_url
 from jaxgd.report.run_page.words import SPLITS, class_name, number, section, text, thing
 
-_MOST_BARS = 16  # as in draw.js
+_MOST_BARS = 16  # same value as in draw.js
 _MOST_NEURONS = 100
-_COARSE = 16  # a frame with both sides below this many pixels is coarse
+_COARSE = 16  # a frame is coarse if both sides have fewer pixels
 _NAMES = {
     "sizes": "neurons per layer, inputs first",
     "activation": "activations",
@@ -16,8 +16,8 @@ _NAMES = {
     "l2": "L2 regularization λ",
     "batch_size": "examples per mini-batch",
     "scheme": "first weights",
-    "keep": "network that is kept",
-    "by": "quantity that compares networks",
+    "keep": "kept network",
+    "by": "quantity that decides the best network",
     "data_sha256": "SHA-256 of the data",
     "data_dir": "folder of data sets",
     "gradient_norm": "‖∇C‖ after each epoch",
@@ -27,7 +27,7 @@ _NAMES = {
 
 
 def notes(facts: RunFacts) -> str:
-    """Return the notes of the run, such as a missing fact and the way to get it."""
+    """Return the warnings about the run as paragraphs."""
     return "\n".join(f'<p class="note">{text(note)}</p>' for note in facts.notes)
 
 
@@ -102,7 +102,7 @@ last change, and <kbd>Esc</kbd> clears the drawing.{coarse}</p>
 def weights(facts: RunFacts) -> str:
     """Return the first layer's weights as images, one for each of the first 100 neurons."""
     w, frame = np.asarray(facts.network[0].w, np.float64), facts.frame
-    # Not the maximum: a few large weights would make all others pale.
+    # If the maximum had full color, a few large weights would make all others pale.
     largest = max(float(np.percentile(np.abs(w), 99.5)), np.finfo(float).tiny)
     shown = w[:_MOST_NEURONS].reshape(-1, frame.height, frame.width)
     items = "".join(
@@ -162,7 +162,7 @@ def reproduction(facts: RunFacts) -> str:
         )
     else:
         made_so_far = f"This run has made {facts.epochs_done} of {config['epochs']} epochs."
-        # The folder does not say which of these three is the case.
+        # The folder does not say which of three reasons holds.
         reason = "It was stopped, or an epoch made its cost or weights infinite or NaN, or it is still training."
         network = f"<li>{made_so_far} {reason} If it is not training, continue it:{_code('resume', facts.resume)}</li>"
     return section(
