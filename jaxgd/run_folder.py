@@ -149,12 +149,12 @@ _CONFIG = {
     ),
     "record_every": _whole(1, _LARGEST),
     "from": _Rule(lambda x: x is None or type(x) is dict, "the path and the SHA-256 of a network, or null"),
-    "budget": _Rule(lambda x: type(x) is dict, "the limits chunk and kept"),
+    "budget": _Rule(lambda x: type(x) is dict, "an object with the limits chunk and kept"),
     "made_with": _Rule(
         lambda x: (
             type(x) is dict and all(type(v) is str for v in x.values()) and x.get("float") in ("float32", "float64")
         ),
-        'texts, with float32 or float64 for "float"',
+        'an object of strings, with "float" equal to float32 or float64',
     ),
 }
 _BUDGET = {"chunk": _whole(1, 2**63 - 1), "kept": _whole(0, 2**63 - 1)}
@@ -169,7 +169,7 @@ _ADDED_LATER = (
 class RunFolder:
     """A run's folder: config.json, metrics.jsonl, network.safetensors, checkpoints/ and, on request, tensorboard/.
 
-    A run that started from a trained network has this network as start.safetensors.
+    A run that started from a trained network keeps a copy of it as start.safetensors.
 
     In a job of several processes, process 0 locks the folder and writes config.json and metrics.jsonl. All processes
     must call `locked`, `save_network` and the methods of the checkpoints together.
@@ -240,7 +240,7 @@ class RunFolder:
             lock = locked_folder(self.path, f"another process is already training in {self.path}.")
             self._handle = on_main(lambda: stack.enter_context(lock))
             try:
-                if self._handle is not None:  # without a lock, another process may be writing
+                if self._handle is not None:  # without a lock, the files may belong to a running process
                     with writing(self.path):
                         self._clean()
                 yield
@@ -250,7 +250,7 @@ class RunFolder:
 
     def _clean(self) -> None:
         remove_temporaries(self.path, ("config.json", "metrics.jsonl", "network.safetensors"))
-        # Orbax writes a checkpoint into such a folder, and renames the folder when the checkpoint is complete.
+        # Orbax writes a checkpoint into a temporary folder, and renames this folder when the checkpoint is complete.
         for path in (self.path / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(path)
         shutil.rmtree(_staging(self.path), ignore_errors=True)
@@ -280,7 +280,7 @@ class RunFolder:
         self.config = config
 
     def checkpoints(self) -> Checkpoints:
-        """Return the run's checkpoints. They store the part of the run's configuration that cannot change.
+        """Return the run's checkpoints.
 
         If the run has a network but no folder of checkpoints, raise CheckpointError, because the run would start again
         from its first epoch and replace the network.
@@ -298,7 +298,7 @@ class RunFolder:
         return Checkpoints(folder, fixed, guard=self._require_here)
 
     def write_metrics(self, entries: Sequence[History], best: Sequence[int] | None = None) -> None:
-        """Replace metrics.jsonl with these entries. `best` holds the epoch of the best network up to each entry."""
+        """Replace metrics.jsonl with these entries. `best[i]` is the epoch of the best network up to entry i."""
         if is_main():
             self._require_here()
             known: Sequence[int | None] = [None] * len(entries) if best is None else best
@@ -372,7 +372,7 @@ def _require(values: dict[str, Any], rules: dict[str, _Rule], where: str, prefix
 
 
 def made_with() -> dict[str, str]:
-    """Return the versions, the kind of device and the settings that must be equal for equal bits."""
+    """Return the versions, the kind of device and the settings on which the bits of a result depend."""
     return {
         **fingerprints(),
         "jaxgd": jaxgd.__version__,
@@ -393,7 +393,7 @@ def _staging(path: Path) -> Path:
 def locked_folder(folder: Path, taken: str, *, wait: bool = False) -> Iterator[int | None]:
     """Lock a folder, and yield its descriptor, or None on a platform without this lock, such as Windows.
 
-    If another process holds the lock, raise CheckpointError with the message `taken`; with `wait`, wait for the lock.
+    If another process holds the lock, wait if `wait` is True. Otherwise raise CheckpointError with the message `taken`.
     """
     try:
         import fcntl

@@ -16,20 +16,20 @@ R = TypeVar("R")
 class Seen(Generic[R_co]):
     """A cost with its outside data. Two `Seen` are equal only if their costs are equal and their data are the same.
 
-    JAX compares a `Seen` with those that it has compiled. The functions that `train` gets in `record=` are compared in
-    the same way. The outside data are:
+    JAX uses a compiled program again only for an equal `Seen`. `train` also compares the functions in `record=` in this
+    way. The outside data are:
 
-    - the values in the function's closure, and its default values;
+    - the values in the cost's closure, and its default values;
     - the globals that its code names;
-    - for a functools.partial, its function and its arguments, with the data of the functions among them;
-    - for a function that wraps another one, as `jax.vmap` does, the data of the wrapped function;
-    - for a bound method or a callable object, the fields of the object, and the members of its class that the code
-      names, with the data of methods among them;
-    - for each function from the cost's module in a closure, a default, a global or a field, the data of that function.
+    - for a functools.partial: its function, its arguments, and the data of each function among them;
+    - for a function that wraps another function, such as `jax.vmap(f)`: the data of the wrapped function;
+    - for a bound method or a callable object: its fields, the members of its class that the code names, and the data of
+      the methods among these members;
+    - for each function from the cost's module in a closure, a default, a global or a field: the data of that function.
 
     Python numbers, strings and bytes are compared by type and value, and all other data by identity. Attributes and
-    globals that the cost writes, such as a counter, are ignored. Changes inside an object are not detected: an element
-    of a list, a NumPy array written in place, or a field of a field. A changed global of another module is not detected
+    globals that the cost writes, such as a counter, are ignored. A change inside an object is not detected: in an
+    element of a list, in a NumPy array, or in a field of a field. A changed global of another module is not detected
     either. A cost under jax.jit keeps its own trace, so a change of its data has no effect.
 
     Attributes:
@@ -121,16 +121,16 @@ def _data(cost: object, visited: set[int]) -> Iterator[object]:
 
 
 def _of_module(x: object, module: str | None, visited: set[int]) -> Iterator[object]:
-    """Yield the data of x if it is a function of the module, or wraps one as `jax.vmap` does."""
+    """Yield the data of x if x is a function from `module`, or wraps a function from it."""
     function = inspect.unwrap(x) if callable(x) else x
     if isinstance(function, types.FunctionType) and function.__module__ == module:
         yield from _data(function, visited)
 
 
 def _fields(x: object, code_of: object, visited: set[int]) -> Iterator[object]:
-    """Yield the fields of x, and the members of its class that the function names, with the data of methods.
+    """Yield the fields of x, the members of its class that the function `code_of` names, and the data of its methods.
 
-    Fields that the function writes are left out, because they are results, such as a counter.
+    Leave out fields that the function writes, because they are results, such as a counter.
     """
     if isinstance(x, types.ModuleType):
         return
@@ -158,7 +158,7 @@ def _fields(x: object, code_of: object, visited: set[int]) -> Iterator[object]:
 
 
 def _kept(x: object) -> object:
-    """Return x; for a tracer, a new object, so that the `Seen` of a cost that reads it equals no other."""
+    """Return x, or a new object if x is a tracer: two `Seen` that read a tracer are never equal."""
     return object() if is_traced(x) else x
 
 

@@ -99,13 +99,13 @@ def cost_slice(
         The grid, the cost on it and the plane, as `CostSlice`.
 
     Raises:
-        ShapeError: If the cost is not one real scalar; if `directions` or `through` is not two trees like v; or if v
-            has no variable, or has one variable and the directions are named.
+        ShapeError: If the cost is not one real scalar, `directions` or `through` is not two trees like v, or v has no
+            variable. Also if v has one variable and `directions` is a name.
         DtypeError: If v, a direction or a point is not real floating point, resolution is not a whole number, or cost,
             args, span or key has the wrong type.
         RangeError: If directions is an unknown name; if resolution is below 2; or if the plane is not defined, because
-            a direction is 0, the directions are parallel, or v and the points of `through` are on one line. With one
-            variable, the plane is never defined. Under jit and vmap, an undefined plane is not detected.
+            a direction is 0, the directions are parallel, or v and the points of `through` are on one line. Under jit
+            and vmap, an undefined plane is not detected.
 
     Source: Goodfellow, Vinyals and Saxe, ICLR 2015; Li et al., NeurIPS 2018.
 
@@ -150,7 +150,7 @@ def _heights(cost: Cost, v: V, u: V, w: V, a: Array, b: Array, args: tuple[Any, 
 
         return vmap(height)(b)
 
-    # Map over the rows one by one, so that memory holds copies of v for the points of only one row.
+    # Map over the rows one by one: memory then holds one copy of v per point of a row, not per point of the grid.
     return map_rows(row, a)
 
 

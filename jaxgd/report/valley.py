@@ -12,7 +12,7 @@ from jaxgd.report.scale import Floats
 # The color scale of the surface contains no red, so the red path stands out everywhere.
 PATH, START, END, MINIMUM = "#d62728", "#ffffff", "#d62728", "#ffd92f"
 COLORS = "viridis"
-DOTS = 60  # a path of at most this many points shows each of them, except on the surface
+DOTS = 60  # the longest path whose points are drawn as dots; the surface shows no dots
 
 
 @runtime_checkable
@@ -64,7 +64,7 @@ def azimuth(landscape: Landscape) -> float:
 
 def markers(landscape: Landscape) -> list[tuple[str, str, Floats]]:
     """Return the label, the color and the points of each kind of marker, in drawing order."""
-    # A minimum's star is larger than the marker of the end and drawn first, so that both show after convergence.
+    # After convergence, the path ends in the star of a minimum. Draw the larger star first, so that both markers show.
     kinds = [("known minimum" if len(landscape.minima) == 1 else "known minima", MINIMUM, landscape.minima)]
     kinds += [("start", START, landscape.path[:1]), (landscape.end, END, landscape.path[-1:])]
     return [marker for marker in kinds if len(marker[2])]

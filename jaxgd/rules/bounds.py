@@ -16,8 +16,8 @@ class Bounds(NamedTuple):
     """The box of the allowed variables.
 
     Attributes:
-        lower: The lower bounds: a tree like v. A leaf has the shape of v's leaf, or is one number. −∞ is no bound.
-        upper: The upper bounds, like lower. ∞ is no bound.
+        lower: The lower bounds: a tree like v. A leaf has the shape of v's leaf, or is one number. −∞ means no bound.
+        upper: The upper bounds, like lower. ∞ means no bound.
     """
 
     lower: Tree
@@ -34,7 +34,7 @@ class Bounds(NamedTuple):
 
 
 def project(bounds: Bounds | None, v: V) -> V:
-    """Return the nearest point in the box. Its derivative is 0 for a variable outside, and 1 inside and on a bound.
+    """Return the nearest point in the box. The derivative is 1 inside the box and on a bound, and 0 outside.
 
     >>> print(project(Bounds(0.0, 1.0), jnp.array(3.0)))
     1.0
@@ -47,7 +47,7 @@ def project(bounds: Bounds | None, v: V) -> V:
 def hold(bounds: Bounds, v: V) -> V:
     """Return the nearest point in the box.
 
-    The derivative with respect to a variable on or beyond a bound is 0, and with respect to that bound 1.
+    For a variable on or beyond a bound, the derivative by the variable is 0, and the derivative by the bound is 1.
     """
     return tree_map(lambda x, low, high: jnp.where(x <= low, low, jnp.where(x >= high, high, x)), v, *bounds)
 
@@ -84,8 +84,8 @@ def reduced(bounds: Bounds | None, v: V, g: V) -> V:
 def predicted(bounds: Bounds | None, v: V, slope: Array, short: V | None, t: Array, point: V) -> Array:
     """Return the predicted change of C for a step of t times the direction. The step ends at `point`.
 
-    With bounds, `short` is the gradient for the variables that the step may take to a bound, and 0 for all others.
-    These variables add ⟨short, point − v⟩ to the change. `slope` is the slope of C over all other variables.
+    With bounds, the step may take some variables to a bound. `short` is the gradient for these variables, and 0 for the
+    others. They add ⟨short, point − v⟩ to the change. `slope` is the slope of C over the other variables.
     """
     change = t * slope
     return change if bounds is None or short is None else change + dot(short, subtract(point, v)).astype(change.dtype)

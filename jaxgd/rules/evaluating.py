@@ -1,8 +1,8 @@
 """Rules that evaluate the cost: backtracking, Newton's method and the gradient flow.
 
-The `update` of such a rule also takes keyword arguments, as optax's line searches do: the cost `value`, its gradient
-`grad` and the cost function `value_fn`. `minimize` and `train` pass them. With bounds, `minimize` also passes `bounds`,
-and the first argument is the reduced gradient.
+Their `update` also takes the keyword arguments of optax's line searches: the cost `value`, its gradient `grad` and the
+cost function `value_fn`. `minimize` and `train` pass them. With bounds, `minimize` also passes `bounds`, and passes the
+reduced gradient as the first argument.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from jaxgd.typed import Generic, Real, Tree, V, finfo, grad, tree_map
 # Armijo's condition: a step must decrease C by at least this fraction of the predicted decrease.
 _ARMIJO = 1e-4
 _HALF = 0.5
-# A search makes at most 60 trials: 0.5⁶⁰ is below rounding in float64.
+# A search makes at most 60 trials: 0.5⁶⁰ is below the rounding error of float64.
 _TRIALS = 60
 # A search begins with an η within this factor of the last η.
 _FARTHEST = 1e6
@@ -36,7 +36,7 @@ class SearchState(NamedTuple, Generic[V]):
     Attributes:
         eta: The last accepted η; 0 before the first accepted step. A failed search halves it.
         gradient: ∇C before the last update, a tree like v; with bounds, the reduced gradient.
-        costs: The last `memory` costs, newest first; −∞ where fewer are known.
+        costs: The last `memory` costs, newest first. Entries before the first cost are −∞.
         evaluations: The number of evaluations of C in the last search.
     """
 
@@ -56,8 +56,8 @@ def backtracking(memory: int = 10) -> Rule:
 
     The first step tried has the length ‖v‖/10, or 1 for v = 0. Each later search begins at the η of Barzilai and
     Borwein, η′‖g′‖²/⟨g′, g′ − g⟩, with the previous η′ and gradient g′ and the present gradient g. This η is the
-    inverse of the curvature along the last step. If that curvature is not positive, the search begins at 4η′. The
-    start of a search differs from η′ by a factor of at most 10⁶.
+    inverse of the curvature along the last step. If that curvature is not positive, the search begins at 4η′. Every
+    search begins within a factor of 10⁶ of η′.
 
     A search makes at most 60 trials. If all fail, Δv = 0 and the rule halves η′. With bounds, the trials are projected
     onto the box, and ∇C·Δv of the projected step replaces −η‖∇C‖².
@@ -141,9 +141,9 @@ def _search(
 ) -> tuple[Array, Array]:
     """Return t and the number of trials.
 
-    t is the first of `first`, first/2, … that meets Armijo's condition; it is 0 if none of 60 does. The condition
-    compares C with `reference`. `slope` is the slope of C along the direction, below 0. With bounds, `slope` and
-    `short` are as in `predicted`.
+    Try t = first, first/2, first/4, … until Armijo's condition holds. If 60 trials fail, t is 0. The condition compares
+    C with `reference`. `slope` is the slope of C along the direction, and is negative. With bounds, `slope` and `short`
+    are as in `predicted`.
     """
     # Rounding in C must not reject a step.
     slack = 4 * finfo(reference.dtype).eps * jnp.abs(reference)
@@ -175,7 +175,7 @@ class NewtonState(NamedTuple):
     Attributes:
         largest: The largest ‖∇C‖ so far, for the tolerance of the conjugate gradients.
         length: ‖Δv‖ of the last step, before the projection onto any bounds; 0 at first.
-        evaluations: The number of Hessian-vector products plus that of evaluations of C in the last step.
+        evaluations: The number of Hessian-vector products and evaluations of C in the last step.
     """
 
     largest: Float[Array, ""]
@@ -186,21 +186,20 @@ class NewtonState(NamedTuple):
 def newton(max_products: int = 100) -> Rule:
     """Make the rule of Newton's method, without forming the Hessian.
 
-    The rule solves HΔv = −∇C, with H the Hessian, by conjugate gradients. They stop when the residual is at most
-    min(½, √(‖∇C‖/G)) · ‖∇C‖, with G the largest ‖∇C‖ so far. They also stop after `max_products` Hessian-vector
+    The rule solves HΔv = −∇C, with H the Hessian, by conjugate gradients. The iteration stops when the residual is at
+    most min(½, √(‖∇C‖/G)) · ‖∇C‖, with G the largest ‖∇C‖ so far. It also stops after `max_products` Hessian-vector
     products, or after two products per variable if that is less.
 
-    If a direction p has pᵀHp < 0, the rule moves along p as if the curvature were |pᵀHp|. If pᵀHp is 0 within rounding
-    for the first p = −∇C, the rule tries a step along p. The length of this step is ‖v‖/10, or 1 for v = 0, but at
-    least twice the length of the last step. In both cases the slope of C along the step is negative, and the conjugate
-    gradients stop.
+    If a direction p has pᵀHp < 0, the rule moves along p as if the curvature were |pᵀHp|, and the iteration stops. It
+    also stops if pᵀHp is 0 within rounding. If this p is the first direction, −∇C, the rule tries a step along p. The
+    length of this step is ‖v‖/10, or 1 for v = 0, but at least twice the length of the last step.
 
     The step is halved until C(v + Δv) ≤ C + 10⁻⁴ ∇C·Δv, which is Armijo's condition, with the same slack as in
     `backtracking`. If 60 trials fail, Δv = 0.
 
     With bounds, the trials are projected onto the box. One more product per step gives the curvature along −∇C, and
-    with it a step to the estimated minimum along −∇C. A variable that is on or beyond a bound after this step takes
-    this step. The equation is solved for the other variables.
+    from it a step to the estimated minimum along −∇C. The variables that are on or beyond a bound after this step move
+    by this step. The equation is solved for the other variables.
 
     Args:
         max_products: The largest number of Hessian-vector products per step, at least 1; by default 100. Each costs
@@ -247,7 +246,7 @@ def _newton(max_products: int) -> optax.GradientTransformationExtraArgs:
         unit, length = unit_vector(g, value.dtype)
         largest = jnp.maximum(state.largest, length)
         exact = jnp.minimum(0.5, jnp.sqrt(length / jnp.where(largest > 0, largest, 1)))
-        # Lengths in proportion to ‖v‖ alone would shrink towards v = 0 and never pass it.
+        # Steps in proportion to ‖v‖ alone would shrink near v = 0 and never pass it.
         flat_length = jnp.maximum(first_length(v), 2 * state.length).astype(value.dtype)
         # Solve for the unit vector, so that no square leaves the range of the dtype.
         lengths = length, flat_length
@@ -287,7 +286,7 @@ def _bounded_direction(
     """Return a direction, the mask of the variables that move by Newton's method, and the number of products.
 
     The curvature along −∇C gives a step to the estimated minimum along −∇C. The variables that are on or beyond a bound
-    after this step take this step. Newton's equation, restricted to the other variables, gives the step of the others.
+    after this step move by this step. The other variables move by Newton's equation, restricted to them.
     """
     length, flat_length = lengths
     hu = hessian_vector_product(cost, v, unit)
@@ -328,8 +327,8 @@ def _newton_direction(
     def solve(s: _Solving[V]) -> _Solving[V]:
         hp = masked(mask, hessian_vector_product(cost, v, s.p))
         curvature = dot(s.p, hp)
-        # A curvature within rounding of 0 gives no step length. The first direction then gets `flat_length`, and a
-        # later one gets no step.
+        # A curvature within rounding of 0 gives no step length. The first direction then gets the length
+        # `flat_length`, and a later direction gets no step.
         flat = jnp.abs(curvature) <= finfo(s.left.dtype).eps * jnp.sqrt(dot(s.p, s.p)) * norm(hp)
         alpha = s.left / jnp.where(flat, 1, jnp.abs(curvature))
         along = jnp.where(flat, jnp.where(s.products == 0, flat_length, 0), alpha * length)

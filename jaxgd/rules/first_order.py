@@ -64,7 +64,7 @@ def _step(path: tuple[Any, ...], x: Array, g: Array, eta: Real) -> Array:
 
 
 Schedule = Callable[[Array], ArrayLike]
-"""A schedule as in optax: η as a function of the number of earlier updates, from 0."""
+"""A schedule as in optax: a function that returns η for the number of earlier updates."""
 
 
 class ScheduleState(NamedTuple):
@@ -124,7 +124,7 @@ def _scheduled(schedule: Schedule) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda v: ScheduleState(jnp.array(0)), step)
 
 
-# These are functions of the module, because pickle cannot store a lambda.
+# These functions have names, because pickle cannot store a lambda.
 def _constant_rate(state: object, eta: Real, mu: Real = 0) -> Real:
     return eta
 
@@ -140,14 +140,13 @@ _SCHEDULED = RuleSpec("gradient_descent", _scheduled, may_step_zero=True, rate=_
 def fixed_length(epsilon: Real) -> Rule:
     """Make the rule whose steps all have length ε.
 
-    To first order, its step decreases C the most among all steps of length ε.
+    To first order, no other step of length ε decreases C more.
 
     Δv = −ε ∇C/‖∇C‖, and 0 where ∇C = 0. Near a minimum, the steps jump across the minimum, so v does not converge: its
     distance from the minimum stays of the order of ε.
 
     Args:
-        epsilon: The length ε of each step, one number above 0, in the units of v. It may be traced; it is then not
-            checked here.
+        epsilon: The length ε of each step, one number above 0, in the units of v. A traced ε is not checked here.
 
     Returns:
         The rule.
@@ -196,8 +195,8 @@ def heavy_ball(eta: Real, mu: Real) -> Rule:
     Δv = μ Δv′ − η∇C, where Δv′ is the previous step, at first 0. With μ = 0, the rule is gradient descent.
 
     Args:
-        eta: The learning rate η, one number above 0. It may be traced; it is then not checked here.
-        mu: The momentum coefficient μ, one number with 0 ≤ μ < 1. It may be traced; it is then not checked here.
+        eta: The learning rate η, one number above 0. A traced η is not checked here.
+        mu: The momentum coefficient μ, one number with 0 ≤ μ < 1. A traced μ is not checked here.
 
     Returns:
         The rule.
@@ -225,8 +224,8 @@ def nesterov(eta: Real, mu: Real) -> Rule:
     m = μ m′ − η∇C and Δv = μ m − η∇C, where m′ is the previous velocity, at first 0.
 
     Args:
-        eta: The learning rate η, one number above 0. It may be traced; it is then not checked here.
-        mu: The momentum coefficient μ, one number with 0 ≤ μ < 1. It may be traced; it is then not checked here.
+        eta: The learning rate η, one number above 0. A traced η is not checked here.
+        mu: The momentum coefficient μ, one number with 0 ≤ μ < 1. A traced μ is not checked here.
 
     Returns:
         The rule.

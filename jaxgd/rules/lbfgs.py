@@ -24,15 +24,15 @@ _TRIALS = 30
 _SLACK, _CANCELED = 8, 2 / 3
 # A search ends before a step whose predicted decrease is below this fraction of the rounding error of C.
 _HOPELESS = 1e-3
-# Beyond the largest trial, the next trial is at most this many times as long.
+# While the interval has no upper end, the next t is at most this many times the last t.
 _GROWTH = 10
 
 
 class WolfeState(NamedTuple, Generic[V]):
     """The state of L-BFGS and its line search.
 
-    A pair holds a step s and the change y of the gradient, as the unit vectors s/‖s‖ and y/‖y‖: no square then leaves
-    the range of the dtype. The newest pair is in row (known − 1) mod memory.
+    A pair holds a step s and the change y of the gradient, as the unit vectors s/‖s‖ and y/‖y‖, so that no square
+    leaves the range of the dtype. The newest pair is in row (known − 1) mod memory.
 
     Attributes:
         v: The variables before the last update.
@@ -68,16 +68,16 @@ def wolfe(memory: int = 10) -> Rule:
     C(v + Δv) ≤ C + c₁⟨∇C, Δv⟩ and |⟨∇C(v + Δv), Δv⟩| ≤ c₂|⟨∇C, Δv⟩|, with c₁ = 10⁻⁴ and c₂ = 0.9. The second
     condition keeps B positive definite.
 
-    In place of the first condition, the search also accepts C(v + Δv) ≤ C + 8 eps · |C| with
-    ⟨∇C(v + Δv), Δv⟩ ≤ (1 − 2c₁)|⟨∇C, Δv⟩|, so that rounding in C does not reject a step near a minimum. If the largest
-    |∂C/∂vᵢ| falls, the search accepts a rise of C of up to eps^⅔ · |C|, because the terms of C may cancel. No step
-    raises C by more.
+    Rounding in C must not reject a step near a minimum. In place of the first condition, the search therefore also
+    accepts C(v + Δv) ≤ C + 8 eps · |C| with ⟨∇C(v + Δv), Δv⟩ ≤ (1 − 2c₁)|⟨∇C, Δv⟩|. If the largest |∂C/∂vᵢ| falls, the
+    search accepts a rise of C of up to eps^⅔ · |C|, because the terms of C may cancel. No step raises C by more than
+    that.
 
-    A search starts at η = 1. It makes at most 30 trials, and ends when its interval or its step is below rounding. If
-    no trial meets both conditions, the rule takes the one with the lowest C among those that meet the first condition.
-    If no trial meets the first condition, Δv = 0, and the next search goes along −∇C. If that search fails too, Δv = 0
-    until v or ∇C changes. If the memory of steps is empty, the first trial has the length of the last step. Before the
-    first step, this length is ‖v‖/10, or 1 for v = 0.
+    A search starts at η = 1. It makes at most 30 trials, and fewer when its interval or its step is below the rounding
+    error. If no trial meets both conditions, the rule takes the trial with the lowest C of those that meet the first
+    condition. If no trial meets the first condition, Δv = 0, and the next search goes along −∇C. If that search fails
+    too, Δv = 0 until v or ∇C changes. If the memory of steps is empty, the first trial has the length of the last step.
+    Before the first step, this length is ‖v‖/10, or 1 for v = 0.
 
     With bounds, the trials are projected onto the box. A variable that is on or beyond a bound after a short step along
     −∇C moves along −∇C. B is restricted to the other variables. A trial beyond a bound needs to meet only the first
@@ -174,7 +174,7 @@ def _wolfe(memory: int) -> optax.GradientTransformationExtraArgs:
 
 
 def _with_pair(state: WolfeState[V], v: V, g: V, memory: int) -> WolfeState[V]:
-    """Return the state with the pair of the last step added if its curvature is positive."""
+    """Add the pair of the last step if the curvature along the step is positive, and return the state."""
     if not memory:
         return state
     kind = state.value.dtype
@@ -217,7 +217,7 @@ def _restricted(state: WolfeState[V], mask: V) -> WolfeState[V]:
         s_length, y_length = (jnp.sqrt(dot(u, u)).astype(kind) for u in (s, y))
         product = dot(s, y).astype(kind)
         curved = product > 10 * finfo(kind).eps * s_length * y_length
-        # The two loops need a unit vector y. The length of s is arbitrary.
+        # The two loops need a unit vector y, but s of any length.
         length = jnp.where(curved, y_length, 1)
         s, y = scaled(jnp.where(curved, 1.0, 0), s), scaled(jnp.where(curved, 1 / length, 0), y)
         return s, y, jnp.where(curved, product / length, 1), ratio / length
@@ -253,7 +253,7 @@ def _two_loops(state: WolfeState[V], q: V, memory: int) -> V:
 
 
 class _Trial(NamedTuple):
-    """A trial of the search: t, and the change of C and the slope there, both divided by |slope| at t = 0."""
+    """A trial t, with the change of C and the slope of C at t, both divided by the |slope| at t = 0."""
 
     t: Array
     change: Array
@@ -262,7 +262,7 @@ class _Trial(NamedTuple):
 
 class _Searching(NamedTuple, Generic[V]):
     low: _Trial  # the lowest trial that meets the first condition
-    high: _Trial  # the other end of the interval; its t is ∞ until the end is known
+    high: _Trial  # the other end of the interval; t = ∞ while this end is unknown
     t: Array  # the next trial
     best: tuple[Array, V]  # C and ∇C at `low`
     trials: Array
@@ -280,7 +280,7 @@ def _search(
     bounds: Bounds | None = None,
     short: V | None = None,
 ) -> tuple[Array, Array, V, Array]:
-    """Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials, at most `most`.
+    """Make at most `most` trials. Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials.
 
     If the search fails, t is 0. With bounds, the trials are projected. A trial beyond a bound needs to meet only the
     first condition, because the projected C has a kink at the bound. `short` is as in `predicted`, and `slope` is the
@@ -316,7 +316,7 @@ def _search(
         done = ~worse & (jnp.abs(new.slope) <= _SLOPE)
         if bounds is not None:
             done |= ~worse & any_nonzero(subtract(x, point))
-        # Keep C falling from `low` into the interval.
+        # Choose `high` so that C falls from `low` into the interval.
         swaps = ~worse & (new.slope * (s.high.t - s.t) >= 0)
         low = _chosen(worse, s.low, new)
         high = _chosen(worse, new, _chosen(swaps, s.low, s.high))
@@ -350,7 +350,7 @@ def _next(low: _Trial, high: _Trial, before: _Trial) -> Array:
     While `high` is unknown, the next t is 2 to 10 times the t of `low`.
     """
     open_end = jnp.isinf(high.t)
-    # Without a known `high`, extrapolate from the last two values of `low`.
+    # While `high` is unknown, extrapolate from `low` and the `low` before it.
     other = _chosen(open_end, before, high)
     width = other.t - low.t
     a = low.slope + other.slope - 3 * (other.change - low.change) / width

@@ -41,7 +41,7 @@ class RuleSpec:
         name: The name of the function that makes the rule. It has an entry in the registry.
         build: `build(**hyperparams, **static_args)` returns the optax transformation.
         rate: `rate(state, **hyperparams, **static_args)` returns the η of the next step, or the last accepted
-            η of a search; None if the rule has no η.
+            η of a search. `rate` is None if the rule has no η.
         unrolls: True if reverse-mode differentiation works through the rule's steps.
         may_step_zero: True if the rule may move again after a step of 0, as with a schedule.
         uses_cost: True if the rule needs C(v).

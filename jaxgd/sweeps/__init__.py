@@ -1,4 +1,4 @@
-"""Train many networks, over sizes, η and seeds, in groups of equal sizes, and return a table of every epoch."""
+"""Train networks of many sizes, η and seeds in groups, and return a table of every epoch."""
 
 from jaxgd.sweeps.driver import merge_sweep, sweep
 from jaxgd.sweeps.table import Sweep

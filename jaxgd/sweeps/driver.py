@@ -73,46 +73,46 @@ def sweep(
 ) -> Sweep:
     """Train a network for every combination of sizes, η and seed, and return a table of every epoch.
 
-    Each network makes the updates v → v − η∇C of `train` on the quadratic cost. One compiled program trains a group of
-    networks of equal sizes. A seed gives the same first weights and the same order of examples as in
-    `jaxgd train --seed`. With the native backend, the trained weights are the same too, bit for bit. XLA rounds
-    differently in a group.
+    Each network makes the same updates v → v − η∇C as in `train`, on the quadratic cost. One compiled program trains a
+    group of networks of equal sizes. A seed gives the same first weights and the same order of examples as in
+    `jaxgd train --seed`. With the native backend, the trained weights are the same too, bit for bit. XLA rounds a group
+    differently from a single network.
 
-    With a folder, the same call continues a sweep that was killed or stopped, or returns at once if the sweep is
-    complete. With the same versions and kind of device, the table equals the table of an uninterrupted sweep, bit for
-    bit. XLA also needs the same number of devices for equal bits.
+    With a folder, the same call continues a sweep that was killed or stopped. If the sweep is complete, the call
+    returns its table without training. With the same versions and kind of device, the table equals the table of an
+    uninterrupted sweep, bit for bit. With XLA, the number of devices must also be the same.
 
     The training of a network ends early, with the outcome NOT_FINITE, if its cost or a weight becomes infinite or NaN.
-    The last row of the network is then its last finite epoch. A network that is not finite at the start has
+    The last row of the network is then its last finite epoch. A network that is not finite at the start has the outcome
     START_NOT_FINITE and only the row of epoch 0. The training also ends, with the outcome SATURATED or UNCHANGED, if
-    the cost is above 10⁻³, an epoch changed no weight, and provably no mini-batch can change one. The last row is then
-    that epoch.
+    the cost is above 10⁻³, an epoch changed no weight, and provably no mini-batch can change a weight. That epoch is
+    then the last row.
 
     All devices of a process share the networks of a group. A group of fewer networks than devices runs on one device.
-    In a job of P processes, process p, counted from 0, runs the groups p, p + P, …, and process 0 writes the joined
-    table.
+    In a job of P processes, process p, counted from 0, runs the groups p, p + P, …. Process 0 writes the joined table.
 
     Args:
         data: A `Dataset`, or a pair (x, y) of training examples, as for `train`.
-        sizes: The widths (inputs, …, outputs) of the networks, or a list of several.
+        sizes: The widths (inputs, …, outputs) of the networks, or a list of such tuples.
         eta: The learning rate η, or a list of several. Each is above 0.
-        seeds: The number of seeds, which are then 0, 1, …; or a list of seeds from 0 to 2³² − 1.
+        seeds: A number N for the seeds 0 to N − 1, or a list of seeds from 0 to 2³² − 1.
         epochs: The number of epochs of each network, 1 or more.
-        folder: The folder of the sweep: new, empty, or the folder of the same sweep. By default nothing is written.
+        folder: A new or empty folder, or the folder of the same sweep. By default nothing is written.
         batch_size: Examples per mini-batch, 1 to n. None is the full batch. Default 10.
         scheme: The first weights, "gaussian" (default) or "scaled", as in `init_network`.
         kernel: The backend, as for `train`. Default "auto".
-        keep: The number of networks to save for each network size, as `network-….safetensors`: the best networks
-            with the outcome COMPLETED. The last accuracy on the validation set decides; without this set, on the
-            test set; and otherwise on the training set. Default 0.
+        keep: The number of networks to save for each network size, as `network-….safetensors`. The networks with the
+            outcome COMPLETED and the best last accuracy are saved. The accuracy is that on the validation set. Data
+            without a validation set use the test set, and data with neither use the training set. Default 0.
         part: (i, n) runs only part i of n, counted from 1, for jobs that share a folder and do not communicate. Join
             the parts with `merge_sweep`. By default all parts.
         memory: The memory in bytes for a group of networks. By default a quarter of the free memory of the machine or
-            of its accelerators. Later calls with the folder use the value of the first call, and refuse another.
+            of its accelerators. Later calls with the folder use the value of the first call. Another value
+            raises CheckpointError.
         progress: True to show a progress bar on stderr if that is a terminal. Default False.
-        stop: A function without arguments, called before each epoch, and repeatedly while other processes of the job
-            still run. If it returns True, the sweep stops, and with a folder saves its state. By default the sweep runs
-            to the end.
+        stop: A function without arguments. `sweep` calls it before each epoch, and repeatedly while it waits for other
+            processes of the job. If it returns True, the sweep stops, and saves its state if it has a folder. By
+            default the sweep runs to the end.
 
     Returns:
         The table, the paths of the saved networks, and the backends. `complete` is False for one of several parts, and
@@ -237,8 +237,8 @@ def merge_sweep(folder: str | Path) -> Sweep:
         The complete sweep, as a call without parts returns it. Its table is also in the folder, as `table.parquet`.
 
     Raises:
-        CheckpointError: If the folder holds no sweep, the table of a group is damaged, or parts are missing, which the
-            message names.
+        CheckpointError: If the folder holds no sweep, the table of a group is damaged, or parts are missing. The
+            message names the missing parts.
         DtypeError: If `folder` is not a str or a Path.
         RangeError: If no file can have this path.
         WriteError: If a file cannot be written.
@@ -290,12 +290,11 @@ def _completed(store: SweepFolder, table: Any, kernels: dict[str, BackendChoice]
     sweep = Sweep(table, (), store.path, kernels, complete=whole)
     kept = [store.network(*point) for point in best(sweep.last(), store.config["settings"]["keep"])]
     missing = [path.name for path in kept if not path.exists()]
-    # Do not warn for one part: merge_sweep keeps the best networks of all parts, so it may have removed those of this
-    # part.
+    # Do not warn for one part: merge_sweep keeps only the best networks of all parts, and may have removed some.
     if missing and whole:
         warnings.warn(
             f"sweep: the kept networks must be in {store.path}, but {', '.join(missing)} is missing.\n"
-            "Train it alone with its seed.",
+            "Train each missing network alone, with its seed.",
             stacklevel=3,
         )
     kept = [path for path in kept if path.exists()]

@@ -13,8 +13,7 @@ from jaxgd.typed import finfo, jit, tree_map
 # Beyond this |z| every backend computes an output of exactly 0 or 1, and σ′(z) = 0: exp(−104) is 0 in float32, and
 # exp(−746) in float64.
 _DEAD = {"float32": 110.0, "float64": 750.0}
-# The number of examples in a slice, whose gradients are bounded at once. For nearly every network, the proof already
-# fails after the first slice.
+# The gradients are bounded for slices of this many examples. Nearly every proof fails after the first slice.
 _ROWS = 100
 
 
@@ -22,9 +21,9 @@ _ROWS = 100
 def is_fixed(network: Network, i: Int[Array, ""], eta: Float[Array, " width"], examples: Examples) -> Bool[Array, ""]:
     """Return True only if no mini-batch of these examples can change a weight of network i of a batch.
 
-    Element by element, the mean gradient of a mini-batch is in absolute value at most the largest gradient g of a
-    single example. No update changes a weight v if both v − 2ηg and v + 2ηg round to v. The factor 2 covers the
-    rounding of the mean.
+    For each weight v, compute a g such that |∂C/∂v| ≤ g for each single example. The gradient of a mini-batch is a mean
+    over examples, so its |∂C/∂v| is also at most g. If both v − 2ηg and v + 2ηg round to v, no update changes v. The
+    factor 2 covers the rounding of the mean.
 
     Args:
         network: The networks of the batch.
@@ -67,10 +66,10 @@ def is_fixed(network: Network, i: Int[Array, ""], eta: Float[Array, " width"], e
 
 
 def _error_bounds(network: Network, x: Array, y: Array) -> list[Array]:
-    """Return bounds on the |δ| of each layer and example, which hold for the rounding of every backend.
+    """Return bounds on the |δ| of each layer and example. They hold for the rounding of every backend.
 
-    dz and da are bounds on the rounding errors of z and a. They are sums of absolute values, whose own rounding errors
-    are relatively small.
+    dz and da are bounds on the rounding errors of z and a. The bounds are sums of absolute values, so their own
+    rounding errors are relatively small.
     """
     dtype = network[-1].b.dtype
     limits = finfo(dtype)
@@ -86,7 +85,7 @@ def _error_bounds(network: Network, x: Array, y: Array) -> list[Array]:
         slopes.append(slope)
     error, bounds = jnp.abs(a - y) + da, list[Array]()
     for (w, _), slope in zip(reversed(network), reversed(slopes), strict=True):
-        # A product of factors that are not 0 may underflow, so the bound has a lower limit.
+        # A product of nonzero factors may underflow, so the bound has a lower limit.
         bound = jnp.where((slope == 0) | (error == 0), 0, jnp.maximum(error * slope, 4 * limits.tiny))
         bounds.append(bound)
         zero = jnp.all(bound == 0, axis=1, keepdims=True)

@@ -23,7 +23,7 @@ _LONGEST = 2**19  # limit on sweep.json, in bytes
 
 
 class SweepFolder:
-    """The folder of a sweep, with the content of sweep.json, whose "settings" identify the sweep."""
+    """The folder of a sweep. `config` is the content of sweep.json. Its "settings" identify the sweep."""
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
@@ -98,14 +98,14 @@ class SweepFolder:
 
     def save(self, group: Group, progress: Progress) -> None:
         """Replace the saved state of a group."""
-        # The rows of later epochs are not known yet, so leave them out.
+        # Leave out the rows of later epochs, which are not known yet.
         arrays = {**progress._asdict(), "values": progress.values[: progress.epoch + 1], **progress.batch}
         del arrays["batch"]
         tensors = {name: np.ascontiguousarray(x, np.int32 if name == "epoch" else None) for name, x in arrays.items()}
         write_tensors(self._of(group) / "state.safetensors", f"{_STATE} {self._id_of(group)}", tensors)
 
     def restore(self, group: Group, epochs: int) -> Progress | None:
-        """Return the saved state of a group, or None without one. For a damaged state, warn and return None."""
+        """Return the saved state of a group, or None if none is saved. For a damaged state, warn and return None."""
         path = self._of(group) / "state.safetensors"
         try:
             arrays, metadata, sha, _ = read_tensors(path)
