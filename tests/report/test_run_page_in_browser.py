@@ -36,9 +36,9 @@ def page(browser):
 
 def made(folder, *argv):
     """Train with the command, write the page of the run, and return the run's folder."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        assert main(["train", "--run-dir", str(folder), *argv]) == 0
-        assert main(["report", str(folder)]) == 0
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(printed):
+        assert main(["train", "--run-dir", str(folder), *argv]) == 0, printed.getvalue()
+        assert main(["report", str(folder)]) == 0, printed.getvalue()
     return folder
 
 
