@@ -45,7 +45,7 @@ def test_the_gpu_tests_run_alone_and_print_their_measured_values():
     assert "\nfiles: test_mathematics.py\n" in done.stdout
     assert "2 passed" in done.stdout
     assert "\nkernel: " in done.stdout
-    (figure,) = (line for line in done.stdout.splitlines() if line.endswith("_large_product: error at highest"))
+    (figure,) = (line for line in done.stdout.splitlines() if line.endswith("_on_a_gpu: error at highest"))
     assert 0 < float(figure.split()[0]) <= 2e-6
 
 
