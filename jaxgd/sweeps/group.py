@@ -166,7 +166,7 @@ def networks_of(group: Group, progress: Progress, some: list[int]) -> list[Netwo
 
 
 def _width(active: int, width: int) -> int:
-    """Return the width after halvings, each rounded up, for as long as the half holds the active networks."""
+    """Halve the width, rounded up, while the half holds the active networks. Return the last width."""
     while width > 1 and -(-width // 2) >= active:
         width = -(-width // 2)
     return width

@@ -130,7 +130,7 @@ def best(last: Any, keep: int) -> list[tuple[str, float, int]]:
     """Return the sizes, η and seed of the networks to keep, from the last row of each network.
 
     They are the `keep` best networks of each size with the outcome COMPLETED. The higher accuracy is better; between
-    equal accuracies, the lower cost is better. Both come from the first set that the sweep has: validation, test,
+    equal accuracies, the lower cost is better. Accuracy and cost come from the first set that exists: validation, test,
     training.
     """
     names: list[str] = last.column_names
