@@ -82,58 +82,58 @@ def train(
     the number n of examples, the last mini-batch of the epoch is smaller, and its mean is over its own examples.
 
     The run ends early if an epoch makes the cost or a weight infinite or NaN. The outcome is then NOT_FINITE, and the
-    result is the network after the last finite epoch. No update is made and the outcome is START_NOT_FINITE if the cost
-    or a weight is infinite or NaN at the start, or if a label traced by jit or vmap is not from 0 to out − 1.
+    result is the network after the last finite epoch. If the cost or a weight is infinite or NaN at the start, no
+    update is made and the outcome is START_NOT_FINITE. The same holds if a label traced by jit or vmap is not from 0 to
+    out − 1.
 
     The outcome of a complete run also judges the state after the last epoch:
 
     - SATURATED: every output of every training example is at most eps or at least 1 − eps, and the cost is above 10⁻³
-      in absolute value. Here eps is the machine epsilon of the network's dtype. For "tanh" outputs, the limits are −1
-      and 1; for "relu" outputs, 0. With an output activation of your own, a run is never SATURATED.
-    - UNCHANGED: the last epoch changed no weight, and the cost is above 10⁻³ in absolute value. An `optimizer` or a
-      schedule may skip updates or end with a rate of 0, so UNCHANGED then means that no epoch changed a weight.
+      in absolute value. Here eps is the machine epsilon of the network's dtype. "tanh" outputs have the limits −1 and
+      1, and "relu" outputs have the limit 0. With an output activation of your own, a run is never SATURATED.
+    - UNCHANGED: the last epoch changed no weight, and the cost is above 10⁻³ in absolute value. With an `optimizer` or
+      a schedule, which may skip updates, no epoch of the run changed a weight.
 
-    For both, the cost is C without the term of `l2`. With `cross_entropy`, the limit is the larger of 10⁻³ and
-    2·out·eps, because right outputs within eps of 0 and 1 cost up to out·eps. In bfloat16 and float16, or for many
-    outputs, 2·out·eps is larger.
+    SATURATED and UNCHANGED use the cost without the term of `l2`. With `cross_entropy`, this cost must be above
+    2·out·eps too, because right outputs within eps of 0 and 1 cost up to out·eps.
 
     With `evaluate=False` and mini-batches, the outputs and the cost after an epoch are unknown. The outcome is then
     never SATURATED, and it may be UNCHANGED although the cost is near 0.
 
     Outside jit and vmap, `train` runs one compiled epoch after another. Under `jit` or `vmap` (over networks, η, keys
     or data) all epochs are one compiled loop. A batch element that stops early then keeps its network. In the rest
-    of its history, the counts of epochs and updates stay, and the other values are NaN.
+    of its history, the epoch and the number of updates stay the same, and all other values are NaN.
 
-    A network of 2²⁴ weights or more, which take W bytes, needs 4 W of memory, `network` included; 5 W for the full
-    batch with a callback; and 2 W with `donate=True`. `keep="best"` and `patience` need one W more. A gradient over
-    all examples in several chunks also needs one W more. The activations of a chunk need up to about W/4 more. An
-    optimizer's state adds its own size, twice without `donate`. Runs with `kernel="native"` need more.
+    Let a network of 2²⁴ weights or more take W bytes. Training it needs 4 W of memory, which includes `network`. The
+    full batch with a callback needs 5 W, and `donate=True` needs 2 W. `keep="best"` or `patience` adds one W. A
+    gradient over all examples in several chunks adds one W too. The activations of a chunk add up to about W/4. An
+    optimizer's state adds its own size, or twice its size without `donate`. Runs with `kernel="native"` need more.
 
     Args:
         network: The network to start from, for instance from `init_network`. Ignored if `state` is given.
         data: A `Dataset`, or a pair (x, y) of training examples, or the result of `jaxgd.mesh.place` for either. x is
             (n, in) or images (n, height, width): bytes, used as x/255, or floating point, cast to the network's dtype.
-            A warning names floating-point inputs that look unscaled: none is below 0, and the largest is at least 10.
-            y is whole-number labels (n,) from 0 to out − 1, or floating-point targets (n, out). The validation and test
+            A warning names floating-point inputs that look unscaled: none is below 0, and the largest is at least 10. y
+            is whole-number labels (n,) from 0 to out − 1, or floating-point targets (n, out). The validation and test
             sets of a `Dataset` are only evaluated.
         epochs: The number of epochs to run in this call, 0 or more. A given `state` is trained for this many more.
         batch_size: Examples per mini-batch, 1 to n. None is the full batch: one update per epoch.
-        eta: The learning rate η, one real number above 0; or a schedule, a function of the number of updates made
-            before, from 0, such as optax's. JAX traces its argument. It must return finite values, 0 or more. With
-            `state`, the count of updates continues. A number η is traced, so another value does not recompile;
-            `jax.vmap` may sweep a number inside the schedule too. Required without an `optimizer`. With an `optimizer`,
-            η is not used, and a warning says so.
+        eta: The learning rate η, one real number above 0; or a schedule such as optax's. A schedule is a function of
+            the number of earlier updates, which JAX traces. It must return finite values, 0 or more. With `state`, the
+            number of updates continues. Another number η does not recompile, because η is traced. `jax.vmap` may also
+            sweep a number inside a schedule. Required without an `optimizer`. With an `optimizer`, η is not used, and a
+            warning says so.
         key: A JAX random key, such as jax.random.key(0), for the order of the examples. Ignored if `state` is given.
         optimizer: An optax transformation with a learning rate of its own, in place of plain descent, the default.
             Passing a new optimizer object triggers recompilation, so create it once.
         cost: A function of outputs (m, out) and targets (m, out) that returns one real scalar, their mean cost. By
-            default `quadratic_cost`. `cross_entropy` is computed from the weighted inputs of the output layer; see
-            there. Passing a new function object triggers recompilation, so define the cost once.
+            default `quadratic_cost`. `cross_entropy` is computed from the weighted inputs of the output layer. Passing
+            a new function object triggers recompilation, so define the cost once.
         activation: Activations in place of the network's own, as in `init_network`. Default None, the network's own.
-            A given `state` keeps its own.
-        l2: λ of L2 regularization, one real number, 0 or more. It adds (λ/2n) Σ w² to the cost C of each mini-batch and
-            of all training examples: n is the number of all training examples, and the sum is over all weights without
-            the biases. Traced, like η. Default None, no such term.
+            With `state`, the activations cannot change.
+        l2: λ of L2 regularization, one real number, 0 or more. It adds (λ/2n) Σ w² to the cost C. Here n is the number
+            of all training examples, also for a mini-batch. The sum is over all weights without the biases. Another
+            value does not recompile. Default None, no such term.
         evaluate: False leaves out every cost, accuracy and gradient that descent itself does not need, which saves
             time. Their entries in the history are NaN. Default True.
         gradient_norm: False leaves out ‖∇C‖ for mini-batches, which saves time. Its entries in the history are then
@@ -141,46 +141,46 @@ def train(
         precision: The precision of the matrix products in XLA, as in `jax.numpy.matmul`, such as "highest", or an
             algorithm of `jax.lax.DotAlgorithmPreset` that the device has, such as "TF32_TF32_F32_X3". It matters on
             accelerators. The native kernels always multiply in float32. The CUDA kernel splits each float32 factor into
-            two TF32 numbers for None, "float32" and "highest", and takes one for "tensorfloat32" and "high".
+            two TF32 numbers for None, "float32" and "highest", and rounds it to one for "tensorfloat32" and "high".
         kernel: The backend. "xla" takes ∇C from `jax.grad` and runs everywhere. "native" is C++ with ∇C derived by
-            hand: for plain descent with a constant η on `quadratic_cost` or `cross_entropy`, with or without `l2`; for
-            a float32 network of sigmoid neurons on the CPU; and for inputs of bytes or float32. "cuda" is one kernel
-            for an NVIDIA GPU: for plain mini-batch descent with a constant η on `quadratic_cost` without `l2`; for a
-            small float32 network of sigmoid neurons with one hidden layer; and for inputs of bytes. "auto", the
-            default, takes the fastest that can run on this device with these shapes. The results of the backends differ
-            only by rounding.
-        callback: A function that is called on the host as callback(state, entry), at the start and after every epoch,
-            unless the run ends there because the cost or a weight is infinite or NaN. The entry is a `History` of that
-            epoch: one scalar per field, and the values of `record` in `records`. Return True to stop the run. Not
-            possible under jit or vmap.
-        keep: The network of the result: "last" (default) for the one after the last epoch, or "best" for the best one
-            on the validation examples. The network at the start counts too, so the result is never worse on them than
+            hand. It runs plain descent with a constant η on `quadratic_cost` or `cross_entropy`, with or without `l2`.
+            It needs a float32 network of sigmoid neurons on the CPU, and inputs of bytes or float32. "cuda" is one
+            kernel for an NVIDIA GPU. It runs plain mini-batch descent with a constant η on `quadratic_cost` without
+            `l2`. It needs a small float32 network of sigmoid neurons with one hidden layer, and inputs of bytes.
+            "auto", the default, takes the fastest backend that can run on this device with these shapes. The results of
+            the backends differ only by rounding.
+        callback: A function that is called on the host as callback(state, entry), at the start and after every epoch.
+            It is not called when the cost or a weight is infinite or NaN. The entry is a `History` of that epoch: one
+            scalar per field, and the values of `record` in `records`. Return True to stop the run. Not possible under
+            jit or vmap.
+        keep: The network to return: "last" (default) is the network after the last epoch, and "best" is the best one on
+            the validation examples. The network at the start may be the best, so the result is never worse on them than
             the start. The first of equal networks is the best one. A value that is infinite or NaN is never the best.
             If no value is finite, the result is the last network, with the outcome NOT_FINITE. `result.state` belongs
             to the last epoch and holds the best network so far in `best`.
         by: The value that decides: the best network has the largest "accuracy" (default) or the smallest "cost" on the
             validation examples. Used only with `keep="best"` or `patience`.
-        patience: The number of epochs in a row without a new best network after which the run ends, 1 or more. The
-            outcome is then PATIENCE, unless the network is SATURATED or UNCHANGED. A continued run keeps counting.
-            Default: no limit.
+        patience: The run ends after this number of epochs in a row without a new best network, 1 or more. The outcome
+            is then PATIENCE, unless the network is SATURATED or UNCHANGED. A continued run keeps counting. Default: no
+            limit.
         record: A dict from names to functions, whose values are recorded at every entry. A function takes the state,
             can be traced by JAX, and returns a number or an array of a fixed shape. `LayerGradientNorms()` and
-            `TrainingSharpness(every=k)` may replace a function. The values become `history.records[name]`, with the
-            entries as the first axis. After the end of a batch element they are NaN, or 0 for whole numbers. Passing a
-            new function object triggers recompilation. Default: none.
+            `TrainingSharpness(every=k)` may stand in place of a function. The recorded values become
+            `history.records[name]`, with the entries as the first axis. After the end of a batch element they are NaN,
+            or 0 for whole numbers. Passing a new function object triggers recompilation. Default: none.
         progress: True to show one line on stderr with the number of epochs, C, the accuracy and the time left; by
             default False. It shows nothing if stderr is not a terminal. Not possible under jit or vmap.
         state: The state of an earlier run, `result.state`, to continue it. With the data and settings of that run, the
             two runs together equal one long run bit for bit.
         budget: Limits on the memory of XLA's evaluations, a `jaxgd.chunks.Budget`. Another budget sums floats in
-            another order. Default: the budget of the platform that holds the training data. Examples that are divided
-            among devices are then one chunk.
+            another order. Default: the budget of the platform that holds the training data. By default, examples that
+            are divided among devices are one chunk.
         donate: True to train in place, for networks that fill the memory. The run takes over the arrays of `network`,
-            or of `state`, and JAX deletes them: a later use raises JAX's error about a deleted array. A callback must
-            not keep a state for the same reason. Each epoch overwrites the weights of the epoch before. If an epoch is
-            not finite, the result is therefore the network after that epoch, with NOT_FINITE. step_norm, predicted and
-            actual are NaN, and the outcome is never UNCHANGED. Not possible under jit or vmap, where `jax.jit` has
-            donate_argnums. Default False.
+            or of `state`, and JAX deletes them: a later use raises JAX's error about a deleted array. For the same
+            reason, a callback must not keep a state. Each epoch overwrites the weights of the epoch before. If an epoch
+            is not finite, the result is therefore the network after that epoch, with NOT_FINITE. step_norm, predicted
+            and actual are NaN, and the outcome is never UNCHANGED. Not possible under jit or vmap; use donate_argnums
+            of `jax.jit` instead. Default False.
 
     Returns:
         The trained network, the history (epochs + 1 entries, fewer if the run ended early), the outcome, the state to
@@ -196,7 +196,7 @@ def train(
             activation is unknown or cannot run here, the outputs do not fit `cross_entropy`, or the state belongs to
             another optimizer or to other activations. Also if `keep`, `by` or `patience` needs validation
             values that the run does not have. Also if a callback, `progress` or `donate` is given under jit or vmap, or
-            vmap traces a number inside the optimizer, the cost or a function of `record`. Also if a network of 2²⁴
+            vmap traces a number inside the optimizer, the cost or a function in `record`. Also if a network of 2²⁴
             weights or more needs more memory than is free.
         DataError: If a label is not from 0 to out − 1, or an input or target is NaN or infinite. Values traced by jit
             or vmap are not checked.
@@ -291,7 +291,7 @@ def _run(
         network, fitted["train"], objective.cost, optimizer, batch_size, precision, divided, rates.decay, schedule
     )
     choice = select_backend(kernel, job)
-    # The native kernels always multiply in float32, so JAX's setting for None does not concern them.
+    # Without `precision`, JAX's setting applies, which the native kernels ignore.
     if precision is not None or choice.name != "native":
         require_precision("train", precision, network[-1].b.dtype)
     sizes, ready = network_sizes(network), dict[str, Examples]()
@@ -303,8 +303,7 @@ def _run(
     batched = batched_over([examples.x for examples in ready.values()], (network, splits, rates, key, state))
     budget = objective.budget
     if budget is None:
-        # If the examples are divided among devices, the rows of a chunk would lie on only a few of them. So each device
-        # computes all its rows at once.
+        # If devices share the examples, take all rows as one chunk: a smaller one would lie on only a few devices.
         budget = UNLIMITED if job.has_divided_examples() else budget_of(splits.train.x)
     objective = dataclasses.replace(objective, budget=budget, batched=batched)
     traced = any(map(is_traced, tree_leaves((network, splits, rates, key, state))))
@@ -315,7 +314,7 @@ def _run(
         evaluate,
         gradient_norm,
         choice,
-        # JAX decides after the tracing where a program runs, so XLA must be able to replace the backend.
+        # JAX chooses the device only after the tracing, so XLA must be able to replace the chosen backend.
         portable=traced and kernel == "auto",
         counts=tuple(counts.get(name, 0) for name in Splits._fields),
         wide=is_wide(network) and not traced,
@@ -328,7 +327,7 @@ def _run(
         state = varying(TrainState(network, (), key, jnp.array(0), jnp.array(jnp.nan), None), network)
     if traced:
         if watch.of_host:
-            raise RangeError(f"train: {watch.of_host} runs on the host, but jit and vmap do not; leave it out there.")
+            raise RangeError(f"train: {watch.of_host} runs on the host.\nLeave it out under jit and vmap.")
         if donate:
             raise RangeError("train: donate=True is not possible under jit and vmap.\nUse donate_argnums of jax.jit.")
         return train_traced(start, state, unpadded(splits, config), rates, config, epochs, labels_fit, watch)

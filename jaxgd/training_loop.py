@@ -36,7 +36,7 @@ class Watch(NamedTuple):
 
     @property
     def of_host(self) -> str:
-        """The argument that needs the host, in words; an empty string if no argument does."""
+        """The argument that needs the host, as text for a message; empty if no argument needs it."""
         return "a callback" if self.callback is not None else "progress=True" if self.progress else ""
 
 
@@ -101,14 +101,14 @@ def train_by_epoch(
 def _require_known(value: object) -> None:
     if is_traced(value):
         raise RangeError(
-            "train: a number inside the optimizer, the cost or a function of record is traced, and train cannot see it "
+            "train: a number inside the optimizer, the cost or a function in record is traced, and train cannot see it "
             "under vmap.\n"
             "Wrap the vmapped function in jax.jit and vmap over train's own arguments too, or loop over the number."
         )
 
 
 def _words(entry: History) -> str:
-    """Return the cost and the accuracy of an entry for the progress line, as far as they are known."""
+    """Return the finite ones of cost and accuracy as text for the progress line."""
     split = next((x for x in ("validation_", "test_", "") if np.isfinite(_number(entry, f"{x}accuracy"))), "")
     cost, accuracy = float(entry.cost), _number(entry, f"{split}accuracy")
     words = [f"C = {cost:.4g}"] if np.isfinite(cost) else []
@@ -123,13 +123,13 @@ def _number(entry: History, name: str) -> float:
 def _next(
     state: TrainState, splits: Splits, rates: Rates, config: StaticConfig, kept: bool
 ) -> tuple[TrainState, tuple[Array, Array]]:
-    """Return the state after an epoch, and the numbers for the host. With `kept`, a callback may hold the old state."""
+    """Return the state after an epoch, and the numbers for the host. If `kept`, a callback may keep `state`."""
     if config.lean or not config.wide:
         run = _in_place if config.lean else _packed
         return run(epoch.advance, state, splits, rates, config)
     advanced, change, finite = _updated(state, splits, rates, config)
     if not kept:
-        # The next ∇C takes the memory of this ∇C. If the run returns to this state, it computes this ∇C again.
+        # Free this ∇C to make room for the next one. If the next epoch is not finite, compute this ∇C again.
         for x in tree_leaves(state.gradient):
             x.delete()
     cost, gradient, numbers = _evaluated(advanced, change, finite, splits, rates.decay, config)
@@ -145,7 +145,7 @@ def _next(
 def _in_place(
     advance: epoch.Advance, state: TrainState, splits: Splits, rates: Rates, config: StaticConfig
 ) -> tuple[TrainState, tuple[Array, Array]]:
-    """Return the result of `_packed`, and overwrite the fields `epoch.HELD` of the state."""
+    """Return the result of `_packed`, and reuse the memory of the state's fields `epoch.HELD`."""
     held = {name: getattr(state, name) for name in epoch.HELD}
     nothing: dict[str, Any] = dict.fromkeys(epoch.HELD)
     return _packed_in_place(advance, held, state._replace(**nothing), splits, rates, config)
@@ -187,7 +187,7 @@ def _recorded(
 
 
 def _numbers(state: TrainState, entry: epoch.Entry, finite: Array) -> tuple[TrainState, tuple[Array, Array]]:
-    """Return the state, and the numbers for the host packed into two arrays: it takes 30 µs to fetch each array."""
+    """Return the state, and the numbers for the host in only two arrays, because fetching an array takes 30 µs."""
     history, code = entry
     code = jnp.where(finite, code, int(Reason.NOT_FINITE))
     counts = jnp.stack([history.epoch, history.updates, code.astype(history.epoch.dtype)])
@@ -196,7 +196,7 @@ def _numbers(state: TrainState, entry: epoch.Entry, finite: Array) -> tuple[Trai
 
 
 def donatable(state: TrainState) -> TrainState:
-    """Return the state with copies of arrays that JAX does not own, or that occur twice."""
+    """Return the state. Copy each array that JAX does not own, and each repeated occurrence of an array."""
     seen: set[int] = set()
 
     def own(x: Field) -> Field:
@@ -232,7 +232,7 @@ def train_traced(
     known = jnp.asarray(finite & labels_fit)
 
     def unless(known: Array, entry: History, state: TrainState) -> History:
-        """Return the entry if it is known, otherwise one of NaN with the counts of epochs and updates."""
+        """Return the entry if `known`; otherwise an entry of NaN that has only the counts of epochs and updates."""
         empty = tree_map(blank, entry)
         empty = empty._replace(epoch=state.epoch, updates=epoch.updates(state.epoch, splits, config))
         return select(known, entry, empty)
@@ -245,8 +245,7 @@ def train_traced(
     def follow(best: Best | None, state: TrainState, entry: History, known: Array | bool = True) -> TrainState:
         return state._replace(best=followed(best, state, entry, choice.by, known) if choice.follows else None)
 
-    # If all elements of a vmapped batch share this count of epochs, a record with `every` takes no time in the epochs
-    # that it leaves out.
+    # If vmap does not batch this count of epochs, a record with `every` takes no time in the epochs that it skips.
     count = state.epoch if watch.record else None
     state = follow(None, state, first, known) if best is None else state._replace(best=best)
     first = unless(jnp.asarray(labels_fit), with_records(first, state, count), state)

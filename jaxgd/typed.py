@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     Tree = object
     # One real number, also as an array or a tracer.
     Real = Array | np.ndarray[Any, np.dtype[Any]] | np.floating[Any] | np.integer[Any] | float
-    # Types of fields of a registered dataclass: an array, a number and a tree of variables. At run time they have any
-    # type, because JAX also puts None, bool or object() there.
+    # Types of fields of a registered dataclass: an array, a number and a tree of variables. At run time they are Any,
+    # because JAX also puts None, bool or object() into these fields.
     Field = Array
     RealField = Real
     VField = TypeVar("VField", default=Any)
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         def _cache_size(self) -> int: ...
 
     class Batchable(Protocol[P, R_co]):
-        """A function with a rule of its own for `vmap`."""
+        """A function that can define its own rule for `vmap`."""
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
         def def_vmap(self, rule: T) -> T: ...
@@ -117,7 +117,7 @@ if TYPE_CHECKING:
     def checkpoint(fun: Callable[P, R]) -> Callable[P, R]: ...
 
     def eval_shape(fun: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return the outline of a result: its leaves have only a shape and a dtype."""
+        """Return the shapes and dtypes of the result of `fun`, as a tree of the same structure."""
 
     # For functions that return no array, use `jax.tree.map`.
     @overload
@@ -170,10 +170,10 @@ else:
     from typing import TypeVar
 
     class Generic:
-        """A base that makes a NamedTuple generic for type checkers. At run time, the NamedTuple stays a plain one."""
+        """A base that makes a NamedTuple generic for type checkers. At run time, it adds nothing."""
 
         def __class_getitem__(cls, _):
-            """Return a base for any parameter."""
+            """Accept any parameter."""
             return cls()
 
         def __mro_entries__(self, bases):

@@ -1,4 +1,4 @@
-"""Drive a headless Chromium through the pipe of its debugging protocol, without a package for browsers."""
+"""Drive a headless Chromium through the pipes of its debugging protocol, without a browser package."""
 
 import base64
 import contextlib
@@ -16,8 +16,8 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NO_BROWSER = f"no browser in PATH: the tests of the page need one of {', '.join(NAMES)}"
-# The browser expects its pipes at file descriptors 3 and 4. An extra process moves them there, because a fork of the
-# tests' own process, which has threads of JAX, could hang.
+# The browser expects its pipes at file descriptors 3 and 4. An extra process moves them there. A fork of the test
+# process could hang, because JAX runs threads in it.
 _START = """
 import os, sys
 for fd, target in zip(map(int, sys.argv[1:3]), (3, 4)):
@@ -36,7 +36,7 @@ def executable():
 
 
 class Page:
-    """A page of the browser. Since `open`, `errors` collects exceptions and console messages, and `requests` URLs."""
+    """A page of the browser. `errors` lists the exceptions and console messages since `open`, `requests` the URLs."""
 
     def __init__(self, browser, session):
         self._browser, self._session = browser, session
@@ -82,7 +82,7 @@ class Page:
         self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 
     def box(self, selector):
-        """Return left, top, width and height of an element in the window, scrolled into view."""
+        """Scroll an element into view, and return its left, top, width and height in the window."""
         found = f"document.querySelector({json.dumps(selector)})"
         self.evaluate(f"{found}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
         return self.evaluate(f"(b => [b.left, b.top, b.width, b.height])({found}.getBoundingClientRect())")

@@ -175,7 +175,7 @@ def test_progress_under_jit_and_a_traced_record_are_refused(network):
     settings = SETTINGS | {"batch_size": 5}
     with pytest.raises(RangeError, match="progress=True runs on the host"):
         jax.eval_shape(lambda v: train(v, (X, Y), progress=True, **settings).network, network)
-    with pytest.raises(RangeError, match="or a function of record is traced"):
+    with pytest.raises(RangeError, match="or a function in record is traced"):
         jax.vmap(lambda a: train(network, (X, Y), record={"x": lambda state: a}, **settings).network)(jnp.ones(2))
 
 

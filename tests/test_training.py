@@ -332,7 +332,7 @@ def test_a_traced_number_inside_the_optimizer_is_refused(few, network):
     def run(rate):
         return train(network, few, optimizer=optax.sgd(rate), **settings).network
 
-    with pytest.raises(RangeError, match="inside the optimizer, the cost or a function of record is traced"):
+    with pytest.raises(RangeError, match="inside the optimizer, the cost or a function in record is traced"):
         jax.vmap(run)(jnp.ones(2))
 
 

@@ -29,10 +29,10 @@ COLUMNS = (
     *("cost", "accuracy", "validation_cost", "validation_accuracy", "test_cost", "test_accuracy"),
     "step_norm",
 )
-# After networks have ended, a smaller program for the others is compiled if it saves more multiplications of forward
-# passes than this. This many take about two seconds on a CPU, as long as a compilation.
+# `advance` compiles a smaller program without the ended networks if this saves more multiplications of forward passes
+# than this number. A CPU takes about two seconds for this number, as long as for a compilation.
 _WORTH = 3e9
-# The placement of arrays on several devices: a part of the networks on each device, or the same data on each device.
+# Placements on several devices: `_NETWORKS` gives each device a part of the networks, `_SAME` the same data.
 _NETWORKS, _SAME = P("networks"), P()  # type: ignore[no-untyped-call]
 
 
@@ -44,7 +44,7 @@ class Progress(NamedTuple):
         values: The values of `COLUMNS` by epoch and network, (epochs + 1, columns, networks).
         last: For each network, the last epoch that has a row in the table, (networks,).
         codes: For each network, the code of its outcome, (networks,).
-        still: True for each network that its latest epoch left unchanged, (networks,).
+        still: True for each network whose weights did not change in its latest epoch, (networks,).
         ended: True for each network whose training has ended, (networks,).
         members: The network at each index of the batch, (width,).
         batch: The arrays of the networks in `members`, by name: weights, key, cost and, in full-batch training, the
@@ -62,12 +62,12 @@ class Progress(NamedTuple):
 
 
 AfterEpoch = Callable[[int, Callable[[], Progress]], bool]
-"""A function that `advance` calls after each epoch, as described there."""
+"""A function that is called after each epoch. `advance` describes its arguments."""
 
 
 def begin(group: Group, scheme: str, epochs: int) -> Progress:
     """Return the state of a group before the first evaluation."""
-    # One program that draws all networks would take as long to compile as this loop takes for 2,000 networks.
+    # Compiling one program that draws all networks would take as long as drawing 2,000 networks in this loop.
     drawn = {seed: first_network(seed, group.sizes, scheme) for seed in dict.fromkeys(group.seeds)}
     n = len(group.seeds)
     members = np.minimum(np.arange(group.width), n - 1)
@@ -97,7 +97,7 @@ def advance(
     config: StaticConfig,
     after_epoch: AfterEpoch,
 ) -> Progress:
-    """Train the networks of a group until all have ended or made all epochs, or `after_epoch` stops them.
+    """Train a group until each network has ended or made all epochs, or until `after_epoch` returns True.
 
     Args:
         group: The group.
@@ -105,8 +105,8 @@ def advance(
         splits: The examples.
         config: The static configuration of an epoch.
         after_epoch: A function that is called as after_epoch(done, now) after the first evaluation and after each
-            epoch. `done` is the number of epochs done, summed over the networks; a network that has ended counts as if
-            it had made all epochs. `now()` returns the state. `after_epoch` returns True to stop.
+            epoch. `done` is the number of epochs done, summed over the networks. An ended network counts as if it had
+            made all epochs. `now()` returns the state. `after_epoch` returns True to stop.
 
     Returns:
         The state at the end.
@@ -147,7 +147,7 @@ def advance(
         unchanged = at[same[at] & ~still[members[at]] & np.isin(reached[at], (Reason.UNCHANGED, Reason.SATURATED))]
         still[members[at]] = same[at]
         for i in unchanged if k < epochs else ():
-            # With the full batch, the next update would be the same one, so an unchanged network never changes again.
+            # In full-batch training, a network that one update leaves unchanged never changes again.
             ended[members[i]] = config.batch_size is None or bool(is_fixed(state.network, i, rates, splits.train))
         active = at[~ended[members[at]]]
         width = _width(len(active), group.width)
@@ -166,7 +166,7 @@ def networks_of(group: Group, progress: Progress, some: list[int]) -> list[Netwo
 
 
 def _width(active: int, width: int) -> int:
-    """Return the smallest width from width, width/2, width/4, …, rounded up, that holds the active networks."""
+    """Halve the width, rounded up, while the half holds the active networks. Return the last width."""
     while width > 1 and -(-width // 2) >= active:
         width = -(-width // 2)
     return width
@@ -227,7 +227,7 @@ def _step(
     config: StaticConfig,
     devices: tuple[jax.Device, ...],
 ) -> tuple[TrainState, Array, Array, Array]:
-    """Run an epoch of every network, or its first evaluation, as `run` says. Each network is on one device.
+    """Call `run`, which is an epoch or the first evaluation, for every network. Each network is on one device.
 
     Return the states, the values of `COLUMNS`, the codes, and True for each network whose weights kept all their bits.
     """
@@ -237,7 +237,7 @@ def _step(
             return run(state, splits, Rates(eta), config)
 
         after, (entry, code), finite = vmap(one)(state, eta)
-        # vmap would let the rounding of a norm depend on the number of networks.
+        # Under vmap, the rounding of a norm would depend on the number of networks.
         steps: Array = jax.lax.map(lambda pair: norm(subtract(*pair)), (after.network, state.network))
         entry = entry._replace(step_norm=jnp.where(jnp.isnan(entry.step_norm), jnp.nan, steps))
         same = vmap(_same_bits)(after.network, state.network)

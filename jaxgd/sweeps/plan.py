@@ -68,7 +68,7 @@ class Group(NamedTuple):
 def require_points(sizes: object, eta: object, seeds: object, epochs: int, dtype: np.dtype[Any]) -> Points:
     """Return the points.
 
-    Raise unless sizes, eta and seeds hold valid values, each once, and the table has at most `_MOST_ROWS` rows.
+    Raise unless sizes, eta and seeds hold valid, different values, and the table has at most `_MOST_ROWS` rows.
     """
     several = sizes if _is_list(sizes) and len(sizes) and all(map(_is_list, sizes)) else [sizes]
     widths = [require_sizes("sweep", each) for each in several]
@@ -124,9 +124,8 @@ def require_part(part: object, networks: int) -> tuple[int, int]:
 def bytes_per_network(sizes: Sequence[int], examples: int, batch_size: int, itemsize: int, backend: str) -> int:
     """Return the memory in bytes that a group needs for each of its networks.
 
-    This memory holds six arrays of the size of the weights, such as the weights before and after the epoch, their copy
-    in the backend, their gradient and their change. It also holds the activations of a mini-batch, the order of
-    examples with its intermediate results, and, unless the backend is native, the outputs of all examples.
+    The memory holds six arrays of the size of the weights, the activations of a mini-batch and the order of the
+    examples. Unless the backend is native, it also holds the outputs of all examples.
     """
     weights = sum(a * b + b for a, b in itertools.pairwise(sizes))
     outputs = 0 if backend == "native" else 3 * examples * sizes[-1]
@@ -136,7 +135,7 @@ def bytes_per_network(sizes: Sequence[int], examples: int, batch_size: int, item
 def group_counts(points: Points, per_network: Sequence[int], memory: int, parts: int) -> list[int]:
     """Return the number of groups per network size.
 
-    A group of several networks fits the memory, and each part has a group.
+    Every group of two or more networks fits in the memory, and every part has a group.
     """
     total = points.per_sizes
     most = [min(max(memory // need, 1), _MOST * jax.local_device_count()) for need in per_network]

@@ -1,4 +1,4 @@
-"""Run the groups of a sweep one after the other, with progress and saving."""
+"""Run the groups of a sweep one after the other, show the progress and save the states."""
 
 import contextlib
 import time
@@ -15,14 +15,14 @@ from jaxgd.sweeps.group import AfterEpoch, Progress, networks_of
 from jaxgd.sweeps.plan import Group
 from jaxgd.sweeps.table import Sweep, best, rows
 
-# Shortest time in seconds between two saves of a running group. A stop saves at once.
+# Shortest time in seconds between two saves of a running group. A stopped group is saved without a wait.
 _SECONDS = 2.0
 # Seconds between two checks for the tables of other processes.
 _POLL = 0.2
 
 Train = Callable[[Group, Progress | None, AfterEpoch], Progress]
-"""A function that trains a group from its saved state; if this is None, from the start. It calls its last argument
-as `group.advance` calls `after_epoch`."""
+"""A function train(group, state, after_epoch) that trains a group from its saved state, or from the start for None.
+It calls `after_epoch` as `group.advance` does."""
 
 
 def run_groups(
@@ -42,7 +42,7 @@ def run_groups(
     from tqdm import tqdm
 
     mine = groups[jax.process_index() :: process_count()]
-    # A second start of the same sweep fails at once, because the first group stays locked to the end.
+    # The first group stays locked to the end, so a second start of the same sweep fails at once.
     with _locked(store, mine[:1]):
         known = {group.number: store.table_of(group) if store else None for group in mine}
         due = [group for group in mine if known[group.number] is None]
@@ -78,7 +78,7 @@ def _run(
     bar: Any,
     stop: Callable[[], bool] | None,
 ) -> tuple[Any | None, bool]:
-    """Run a group. Return its table, and True if `stop` ended it. If `stop` ended it at once, the table is None."""
+    """Run a group. Return its table, or None if it did not start, and True if `stop` ended it."""
     if stop is not None and stop():
         return None, True
     first: int = bar.n

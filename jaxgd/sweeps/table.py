@@ -88,7 +88,7 @@ def joined(tables: Sequence[Any], dtype: Any) -> Any:
 
 
 def _digest(table: Any, sweep: str) -> bytes:
-    """Return the SHA-256 of the values of a table and of the sweep that it belongs to."""
+    """Return one SHA-256 of the values of a table and of the id of its sweep."""
     import pyarrow as pa
 
     sha = hashlib.sha256(sweep.encode())
@@ -104,7 +104,7 @@ def _digest(table: Any, sweep: str) -> bytes:
 
 
 def write_table(path: Path, table: Any, sweep: str) -> None:
-    """Write a table as a Parquet file. Its SHA-256 covers the values and the sweep."""
+    """Write a table, with the digest of its values and of its sweep, as a Parquet file."""
     import pyarrow.parquet as pq
 
     content = io.BytesIO()
@@ -113,7 +113,7 @@ def write_table(path: Path, table: Any, sweep: str) -> None:
 
 
 def read_table(path: Path, sweep: str) -> Any | None:
-    """Return the table in a file that `write_table` wrote; None if it is damaged or belongs to another sweep."""
+    """Return the table in a file of `write_table`; None if the file is damaged or belongs to another sweep."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -129,9 +129,9 @@ def read_table(path: Path, sweep: str) -> Any | None:
 def best(last: Any, keep: int) -> list[tuple[str, float, int]]:
     """Return the sizes, η and seed of the networks to keep, from the last row of each network.
 
-    They are the best `keep` networks of each network size among those with the outcome COMPLETED. The accuracy on the
-    validation set decides; without this set, on the test set; and otherwise on the training set. The lower cost decides
-    between equal accuracies.
+    They are the `keep` best networks of each size with the outcome COMPLETED. The higher accuracy is better; between
+    equal accuracies, the lower cost is better. Accuracy and cost come from the first set that exists: validation, test,
+    training.
     """
     names: list[str] = last.column_names
     column = {name: np.asarray(last.column(name).to_pylist()) for name in names}

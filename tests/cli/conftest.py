@@ -19,7 +19,7 @@ class Answer(NamedTuple):
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_signal_is_ignored():
-    """Restore the default handlers of ignored signals, because the command leaves ignored signals ignored.
+    """Restore the default handlers of ignored signals, because the command would go on ignoring them.
 
     A shell script ignores SIGINT for its background jobs, and nohup ignores SIGHUP.
     """
@@ -45,7 +45,7 @@ def jaxgd(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def completed(tmp_path_factory):
-    """The folder of a completed run of two epochs, which no test changes."""
+    """The folder of a completed run of two epochs. Tests must not change it."""
     folder = tmp_path_factory.mktemp("completed") / "run"
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert main(["train", "--epochs", "2", "--run-dir", str(folder), "--checkpoint-every", "1"]) == 0
@@ -54,6 +54,6 @@ def completed(tmp_path_factory):
 
 @pytest.fixture
 def run_folder(jaxgd, completed):
-    """A copy of the completed run, for one test."""
+    """A copy of the completed run, which the test may change."""
     shutil.copytree(completed, "run")
     return "run"

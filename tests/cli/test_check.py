@@ -125,7 +125,7 @@ def test_all_cases_of_a_file_run(jaxgd):
     assert "check_gradients(sin)" not in answer.out
 
 
-def test_named_cases_run_alone(jaxgd):
+def test_only_the_named_cases_run(jaxgd):
     write(RIGHT + UNDECIDED + WRONG + "\n    _private = check_sin")
     answer = jaxgd("check", "model.py::check_kink", "model.py::_private", "--verbose")
     assert answer.status == 3
@@ -251,14 +251,14 @@ MARKS = [
 # Each row has the file, the options, the exit status, the last line of standard output, and the skipped cases.
 COUNTS = {
     "all right": (RIGHT, ["--strict"], 0, "1 case: 1 right", []),
-    "cases that need other parameters": (
+    "two cases that need other parameters are skipped": (
         RIGHT + PARAMETERS,
         [],
         0,
         "3 cases: 1 right, 2 skipped",
         [NEEDS_SHAPE, NEEDS_POINT],
     ),
-    "cases that need other parameters, strict": (
+    "two cases that need other parameters are skipped, strict": (
         RIGHT + PARAMETERS,
         ["--strict"],
         3,
@@ -274,21 +274,21 @@ COUNTS = {
         "5 cases: 1 right, 4 skipped",
         MARKS,
     ),
-    "a mark of the file skips its cases": (
+    "pytestmark skips all cases of a file": (
         RIGHT + "\n    import pytest\n    pytestmark = pytest.mark.skipif(True, reason='no GPU')\n",
         [],
         0,
         "1 case: 0 ran, 1 skipped",
         ["check_sin: has the mark skipif: no GPU"],
     ),
-    "only cases that need other parameters": (
+    "all cases need other parameters": (
         PARAMETERS,
         [],
         0,
         "2 cases: 0 ran, 2 skipped",
         [NEEDS_SHAPE, NEEDS_POINT],
     ),
-    "only cases that need other parameters, strict": (
+    "all cases need other parameters, strict": (
         PARAMETERS,
         ["--strict"],
         3,
@@ -302,21 +302,21 @@ COUNTS = {
         "4 cases: 1 right, 1 cannot tell, 2 skipped",
         [NEEDS_SHAPE, NEEDS_POINT],
     ),
-    "a case is wrong and then skips, strict": (
+    "one case is wrong and then skips, strict": (
         RIGHT + NOT_EVERYWHERE,
         ["--strict"],
         1,
         "2 cases: 1 right, 1 wrong",
         ["check_wrong_then_skip: half"],
     ),
-    "cases cannot tell and then skip or raise, strict": (
+    "one case cannot tell and then skips, one cannot tell and then raises, strict": (
         RIGHT + KINKS,
         ["--strict"],
         2,
         "3 cases: 1 right, 1 cannot tell, 1 could not run",
         ["check_kink_then_skip: half"],
     ),
-    "a case with two reports counts as the worse": (RIGHT + WRONG, [], 1, "2 cases: 1 right, 1 wrong", []),
+    "one case reports wrong and then right": (RIGHT + WRONG, [], 1, "2 cases: 1 right, 1 wrong", []),
     "an exception named Skipped is an error, strict": (
         RIGHT + BROKEN + PARAMETERS,
         ["--strict"],
@@ -401,7 +401,7 @@ def test_a_file_imports_from_its_own_folder(jaxgd, tmp_path):
 
 
 def test_json_of_cases_keeps_stdout_clean(jaxgd):
-    """Prints from the user's code go to stderr. A case without a report has the reason in its entry."""
+    """Text that the user's code prints goes to stderr. The entry of a case without a report gives the reason."""
     write(RIGHT + UNDECIDED + "\n        print('noise')\n    print('more noise')\n    def check_nothing(): ...")
     answer = jaxgd("check", "model.py", "--json")
     assert answer.status == 2
@@ -469,7 +469,7 @@ def test_other_cases_run_after_one_raises(jaxgd):
 
 
 def test_raise_if_wrong_in_a_case_reports_a_wrong_gradient(jaxgd):
-    """The report is printed once, even if only the exception carries it."""
+    """The report is printed once, even if only the exception holds it."""
     write(
         """
         import jax.numpy as jnp, jaxgd
@@ -507,10 +507,10 @@ MISUSE = {
     "a file that does not exist": (["absent.py"], "'absent.py' is not a file"),
     "a case in a file that does not exist": (["absent.py::check_x"], "'absent.py' is not a file"),
     "a folder": (["."], "'.' is not a file"),
-    "a case without a path": (["::check_x"], "is not a file"),
+    "a case without a file": (["::check_x"], "is not a file"),
     "a file without the ending .py": (["notes.txt"], "Its name must end in .py"),
     "no such case": (["model.py::check_sine"], "has no 'check_sine'. Its cases are check_sin. Did you mean check_sin?"),
-    "an empty name of a case": (["model.py::"], "Its cases are check_sin."),
+    "an empty case name": (["model.py::"], "Its cases are check_sin."),
     "no such case in a file without cases": (["none.py::check_x"], "has no case check_… or test_…"),
     "no such case in a file without runnable cases": (
         ["fixtures.py::test_x"],

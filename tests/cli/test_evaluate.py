@@ -31,7 +31,7 @@ def test_accuracy_and_cost_equal_those_in_the_history(jaxgd, run_folder, split):
 
 
 def answers_of(path):
-    """Return a network's answers to the test images of digits, the images' labels, and each answer's activation."""
+    """Return a network's answers to the test images of digits, the labels, and the activation of each answer."""
     images, labels = load_dataset("digits").test
     a = np.asarray(feedforward(load_network(path), jnp.asarray(images.reshape(300, -1) / 255, jnp.float32)))
     return a.argmax(1), labels, a.max(1)
@@ -109,7 +109,7 @@ def test_the_figure_is_written(jaxgd, run_folder):
 
 @pytest.mark.bad_input
 def test_the_error_for_images_of_another_size_names_the_run_and_the_data(jaxgd, run_folder):
-    """The command has no option --sizes, so its message must not name it."""
+    """The command has no option --sizes, so the message must not name --sizes."""
     Path("mine").mkdir()
     for part in ("train", "test"):
         write_idx(f"mine/{part}-images", np.ones((9, 5, 4), np.uint8))
@@ -121,7 +121,7 @@ def test_the_error_for_images_of_another_size_names_the_run_and_the_data(jaxgd, 
     assert "--sizes" not in answer.err
 
 
-def test_data_that_the_run_was_not_trained_on_give_a_warning(jaxgd, run_folder):
+def test_data_other_than_the_training_data_give_a_warning(jaxgd, run_folder):
     assert jaxgd("evaluate", "run").err == ""
     folder = RunFolder.open(Path("run"))
     config = folder.config
@@ -225,7 +225,7 @@ def test_the_confusion_matrix_equals_a_count_on_mnist(jaxgd, genuine_mnist):
     a = images.reshape(len(images), -1) / 255
     for w, b in zip(network[::2], network[1::2], strict=True):
         a = 1 / (1 + np.exp(-(a @ w.T + b)))
-    # In float64 an answer may differ only where two outputs are nearly equal in float32.
+    # These float64 answers may differ only where two float32 outputs are nearly equal.
     confusion = np.zeros((10, 10), int)
     np.add.at(confusion, (labels, a.argmax(1)), 1)
     assert np.abs(confusion - content["confusion"]).sum() <= 4

@@ -63,7 +63,7 @@ def test_one_file_and_one_entry_add_a_rule_to_the_library_and_to_the_command(jax
     eta = RULES["gradient_descent"].hyperparams[0]
     monkeypatch.setitem(RULES, "sign_step", Entry("sign_step", "toy", (eta, power)))
     importlib.import_module("jaxgd.cli.command")
-    # The command imports these modules again, as a new process would, and so reads the changed RULES.
+    # Remove these modules, so that the command imports them again and reads the changed RULES.
     for module in ("jaxgd.cli.minimize", "jaxgd.cli.command"):
         monkeypatch.delitem(sys.modules, module)
     text = " ".join(jaxgd("minimize", "--help").out.split())
@@ -93,17 +93,17 @@ def test_divergence_returns_status_1(jaxgd):
     assert "the lowest cost was C = 2 at (1, 1)" in answer.out
 
 
-def test_the_option_target_stops_early_and_no_stop_makes_all_steps(jaxgd):
+def test_option_target_stops_early_but_option_no_stop_makes_all_steps(jaxgd):
     answer = jaxgd("minimize", "valley", "--eta", 0.1, "--target", 1e-8)
     assert "the cost reached its target" in answer.out
-    assert "after 43 updates" in answer.out  # 2 · 0.64⁴³ < 1e-8 < 2 · 0.64⁴²
+    assert "after 43 updates" in answer.out  # C = 2 · 0.64ⁿ is below 1e-8 from n = 43 on
     answer = jaxgd("minimize", "valley", "--eta", 0.1, "--no-stop", "--max-steps", 500)
     assert "after 500 updates" in answer.out
 
 
 @pytest.mark.parametrize(("eta", "crossing"), [(1.1, True), (0.9, False)])
 def test_sharpness_reports_a_lambda_max_above_the_threshold(jaxgd, eta, crossing):
-    """λ_max is 2 everywhere in the valley, and 2/η is 1.8 or 2.2."""
+    """λ_max is 2 everywhere in the valley. 2/η is 1.8 for η = 1.1, and 2.2 for η = 0.9."""
     answer = jaxgd("minimize", "valley", "--eta", eta, "--max-steps", 40, "--sharpness")
     assert "2/η" in answer.out
     assert ("λ_max is above 2/η at the start" in answer.out) == crossing
@@ -143,19 +143,22 @@ MISUSED = {
     "no such cost": (("ackley",), "got 'ackley'"),
     "no such file": (("nowhere.py::cost", "--start", 1), "is not a file"),
     "no such function": (("own.py::coast", "--start", 1), "Did you mean cost?"),
-    "no name of a function": (("own.py", "--start", 1), "name the function too"),
+    "a file without a function name": (("own.py", "--start", 1), "name the function too"),
     "a number instead of a function": (("own.py::number", "--start", 1), "must be a function, got int"),
     "no start": (("own.py::cost",), "--start"),
-    "a start too short": (("rosenbrock", "--start", 1), "expects 2 variables"),
+    "one variable for a start of two": (("rosenbrock", "--start", 1), "expects 2 variables"),
     "eta 0": (("valley", "--eta", 0), "eta"),
     "mu 1": (("valley", "--rule", "heavy-ball", "--mu", 1), "mu"),
-    "a hyperparameter for a rule without any": (("valley", "--rule", "newton", "--eta", 1), "takes no hyperparameter"),
+    "eta for a rule that takes no hyperparameter": (
+        ("valley", "--rule", "newton", "--eta", 1),
+        "takes no hyperparameter",
+    ),
     "a hyperparameter of another rule": (("valley", "--rule", "nesterov", "--dt", 1), "takes only --eta and --mu"),
     "no such rule": (("valley", "--rule", "magic"), "rule"),
     "max_steps below 0": (("valley", "--max-steps", -1), "max_steps"),
-    "a text file as picture": (("valley", "--plot", "valley.txt"), ".png"),
-    "a picture in a missing folder": (("valley", "--plot", "nowhere/valley.png"), "nowhere does not exist"),
-    "a folder as picture": (("valley", "--plot", "folder.html"), "got the folder folder.html"),
+    "--plot with a .txt file": (("valley", "--plot", "valley.txt"), ".png"),
+    "--plot in a missing folder": (("valley", "--plot", "nowhere/valley.png"), "nowhere does not exist"),
+    "--plot with a folder": (("valley", "--plot", "folder.html"), "got the folder folder.html"),
     "--target with --no-stop": (("valley", "--no-stop", "--target", 1), "--target is a stopping test"),
     "a cost that is not a scalar": (("own.py::sides", "--start", 1, 2), "one real scalar"),
 }

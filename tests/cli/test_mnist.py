@@ -1,4 +1,4 @@
-"""Two epochs on genuine MNIST from the command line: the memory, and with the book's batch size the accuracy."""
+"""Train two epochs on genuine MNIST from the command line, and check the memory and the accuracy."""
 
 import os
 import re
@@ -13,7 +13,7 @@ MAIN = "import sys; from jaxgd.cli import main; sys.exit(main())"
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", ["10", "full"])
 def test_training_on_mnist_needs_less_than_1200_mebibytes(genuine_mnist, tmp_path, batch_size):
-    # `resource` reports the maximum over all child processes, so an extra process has the training as its only child.
+    # `resource` reports the maximum over all child processes. So an extra process has only one child, the training.
     measured = (
         "import resource, subprocess, sys\n"
         "done = subprocess.run(sys.argv[1:])\n"

@@ -109,7 +109,7 @@ def test_a_blank_image_of_an_idx_file_does_not_cancel_the_others(jaxgd, run_fold
 
 
 def test_predict_reads_pictures_of_any_size(jaxgd, run_folder):
-    """Enlarged digits in a corner of a white page: most get the same answer as the small originals."""
+    """Most digits enlarged in a corner of a white page get the same answer as the small originals."""
     pillow = pytest.importorskip("PIL.Image")
     images = load_dataset("digits").test.images[:20]
     write_idx("small-idx3-ubyte", images)
@@ -269,7 +269,7 @@ ENCODINGS = {
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_output_is_readable_in_every_encoding(jaxgd, monkeypatch, encoding):
-    """A file name that is not UTF-8 keeps its bytes if `print` writes it; an error message shows escapes."""
+    """`print` keeps the bytes of a file name that is not UTF-8. An error message shows them as escapes."""
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
 
     def run(*argv):
@@ -342,7 +342,7 @@ def test_a_closed_pipe_is_not_an_error():
 
 
 def test_a_full_disk_keeps_the_saved_run(jaxgd, monkeypatch):
-    """The command ends with status 1 and names the command that resumes the run.
+    """`train` ends with status 1 and prints the command that resumes the run.
 
     The resumed run gives the network of an uninterrupted run.
     """

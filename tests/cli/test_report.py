@@ -28,7 +28,7 @@ def test_the_page_shows_the_run(jaxgd, run_folder):
     assert page.count("data-example=") == min(60, len(found.mistakes))
     assert hashlib.sha256(Path("run/network.safetensors").read_bytes()).hexdigest() in page
     assert RunFolder.open(Path("run")).config["data_sha256"] in page
-    # The same run gives the same page, wherever the page is written.
+    # The page does not depend on the path where it is written.
     assert jaxgd("report", "run", "--out", "other.htm").err == "written: other.htm\n"
     assert Path("other.htm").read_text() == page
     assert jaxgd("report", "run", "--split", "validation").status == 0

@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")]
 
-# Python itself handles a signal that comes before the first line of the command.
+# Wait for "ready" before a signal, because Python itself handles earlier signals.
 START = "import sys; from jaxgd.cli import main; print('ready', flush=True); {}; sys.exit(main())"
 
 
@@ -104,7 +104,7 @@ def test_a_signal_that_arrives_twice_saves_the_run(tmp_path):
     assert "epochs, and saved; continue with: jaxgd train --resume" in lines[-1]
 
 
-def test_a_signal_while_the_figure_is_drawn_names_the_command_to_draw_it(tmp_path):
+def test_a_signal_during_drawing_prints_the_command_that_draws_the_figure(tmp_path):
     pytest.importorskip("matplotlib")
     slow = (
         "import jaxgd.report.training as training, time; "
@@ -125,7 +125,7 @@ def test_a_signal_while_the_figure_is_drawn_names_the_command_to_draw_it(tmp_pat
 
 
 def test_a_signal_ends_a_command_whose_output_nobody_reads(tmp_path):
-    """`jaxgd train 2>&1 | less`: the pipe is full, so every write to it waits."""
+    """The pipe of standard error is full, as in `jaxgd train 2>&1 | less`, so every write to it waits."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with contextlib.suppress(BlockingIOError):

@@ -1,4 +1,4 @@
-"""`jaxgd sweep`: its output, its folder, stopping, and the errors before anything starts."""
+"""`jaxgd sweep`: its output, its folder, stopping with Ctrl-C, and wrong arguments."""
 
 import os
 import re
@@ -17,7 +17,7 @@ LINE = re.compile(
 )
 
 
-def test_a_sweep_prints_a_line_per_eta_and_a_completed_sweep_prints_them_again(jaxgd):
+def test_a_sweep_prints_a_line_per_eta_and_prints_the_lines_again_when_repeated(jaxgd):
     answer = jaxgd("sweep", *SHORT, "--folder", "my sweep", "--keep", "best", 1, "--plot", "a.png")
     assert answer.status == 0
     found = [LINE.fullmatch(line).groups() for line in answer.out.splitlines()]
@@ -31,7 +31,7 @@ def test_a_sweep_prints_a_line_per_eta_and_a_completed_sweep_prints_them_again(j
     assert lines[-1] == "drawn: a.png"
     (kept,) = [line.removeprefix("saved: ") for line in lines if line.startswith("saved: ")]
     assert library.load_network(kept)[0].w.shape == (8, 64)
-    # The library returns the table in the folder without training.
+    # The library reads the table from the folder and does not train.
     sweep = library.sweep(
         library.load_dataset("digits"), sizes=(64, 8, 10), eta=[0.3, 3.0], seeds=2, epochs=2, scheme="scaled", keep=1,
         folder="my sweep",
@@ -42,7 +42,7 @@ def test_a_sweep_prints_a_line_per_eta_and_a_completed_sweep_prints_them_again(j
 
 
 def test_ctrl_c_saves_and_prints_the_command_that_continues(jaxgd, monkeypatch):
-    """The default folder has the time in its name, so the printed command names the folder."""
+    """The default folder has the time in its name, so the printed command has --folder."""
     from jaxgd.sweeps import group
 
     real = group._step
