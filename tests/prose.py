@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SUFFIXES = (".py", ".h", ".cc", ".cu", ".c", ".md")
-# The ceilings: for each file with more marked clauses than `allowed` returns, the number that the file may have.
+# The number of marked clauses that each listed file may have. Every other file may have `allowed` clauses.
 CEILINGS = Path(__file__).with_name("prose_ceilings.json")
 SHARE = 0.03
 
@@ -131,13 +131,16 @@ def files():
 
 
 def room_of(path):
-    """Return the room of a file: its folder under the root, inside jaxgd/ its module or folder, in the root "pages"."""
+    """Return the room of a file: its folder under the root, or its module or folder inside jaxgd/.
+
+    The room of the pages in the root is "pages".
+    """
     parts = path.relative_to(ROOT).with_suffix("").parts
     return "/".join(parts[:2]) if parts[0] == "jaxgd" and len(parts) > 1 else parts[0] if len(parts) > 1 else "pages"
 
 
 def allowed(total):
-    """Return the number of marked clauses that a file of `total` clauses may have without a ceiling."""
+    """Return how many of a file's `total` clauses may be marked if the file has no ceiling."""
     return max(1, int(SHARE * total))
 
 
@@ -153,7 +156,7 @@ def lower():
 
 
 def main(paths):
-    """Print the marked clauses of the given files, or the share of each room; or lower the ceilings."""
+    """Print the marked clauses of the given files, or the share of each room. With --lower, lower the ceilings."""
     if paths == ["--lower"]:
         lower()
         return

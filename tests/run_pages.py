@@ -23,7 +23,7 @@ def network(sizes=(64, 30, 10)):
 
 
 def assessed(answers, labels, classes=10):
-    """Return the assessment of these answers. Each answer has the activation 0.9, and −1 stands for no answer."""
+    """Return an assessment with the given answers, each with the activation 0.9. The answer −1 means no answer."""
     answers, labels = np.asarray(answers), np.asarray(labels)
     outputs = np.where(answers[:, None] == np.arange(classes), 0.9, 0.1).astype(np.float32)
     outputs[answers < 0] = np.nan

@@ -91,7 +91,7 @@ def save():
 
 
 def restore_all():
-    """Restore each tree with the shardings of its successor in TREES. The successor of the last tree is the first."""
+    """Restore each tree with the shardings of the next tree in TREES, and the last tree with those of the first."""
     for name, like in zip(TREES, [*[*TREES.values()][1:], TREES["rows"]], strict=True):
         outlines = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like["v"])
         restored = restore(name, {**like, "v": outlines})
@@ -102,7 +102,8 @@ def restore_all():
 def fail():
     """Check that an error on one process is raised on all.
 
-    If one process cannot read the newest checkpoint, all use the same older one. All refuse a damaged checkpoint.
+    If one process cannot read the newest checkpoint, all processes use the same older one. Every process refuses a
+    damaged checkpoint.
     """
     last = jax.process_count() - 1
     x = TREES["grid"]

@@ -33,7 +33,7 @@ def example(sizes, seed, batch=(7,), dtype=None):
 
 
 def scaled(tree, factor):
-    """Return the tree times a number, without compiling for its shapes."""
+    """Return the tree times a number. NumPy multiplies, so nothing is compiled."""
     return jax.tree.map(lambda x: jnp.asarray(np.asarray(x) * np.asarray(factor, x.dtype)), tree)
 
 
@@ -42,7 +42,7 @@ _updated = jax.jit(update)
 
 
 def trained(network, x, y, eta, steps):
-    """Return the network after `steps` steps of descent by autodiff. All tests share both compiled functions."""
+    """Return the network after `steps` steps of descent by autodiff."""
     for _ in range(steps):
         network = _updated(network, by_autodiff(network, x, y), eta)
     return network
@@ -90,7 +90,7 @@ def by_hand(network, x, y, dtype=np.float64, *, entropy=False):
         c = np.sum(-y * np.log(a) if is_softmax else np.logaddexp(0, z) - y * z) / len(x)
         error = (a * np.sum(y, axis=1, keepdims=True) - y) / len(x) if is_softmax else error
     for i, layer in reversed(list(enumerate(layers))):
-        # In ∇C of the cross-entropy, the Jacobians of sigmoid outputs and of softmax outputs cancel.
+        # For the cross-entropy, `error` is already ∂C/∂z: the Jacobian of the outputs cancels.
         at_output = entropy and i == len(layers) - 1
         delta = error if at_output else np.einsum("nji,nj->ni", slopes[i], error)
         gradient.append(layer._replace(w=delta.T @ activations[i], b=delta.sum(0)))

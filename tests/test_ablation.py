@@ -1,4 +1,4 @@
-"""The ablation replays recorded checks, and finds the cases that a part or a constant decides."""
+"""The ablation replays recorded checks, and finds the cases whose outcome depends on a part or a constant."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ from benchmarks.corpus.case import CANNOT_TELL, IS_WRONG, RIGHT, Case
 from benchmarks.corpus.draws import fixed
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "ablation.json"
-# A recorded examination has stand-ins for f and its evaluation, which the annotations of the checker do not allow.
+# A recorded examination replaces f and its evaluation by stand-ins. The checker's type annotations forbid stand-ins.
 pytestmark = pytest.mark.bad_input
 
 UNSTEADY = itertools.count(1.0)
@@ -79,7 +79,7 @@ def test_a_replay_gives_the_recorded_verdicts(records, base):
 def test_exactly_these_cases_fail_without_a_part(records, base, name, failed):
     found = ablate.ablate_part(records, base, named(name))
     assert set(found["failed"]) == set(found["changed"]) == failed
-    # `ablate_part` puts the part back. Otherwise this ablation, of a part that decides no case, would change outcomes.
+    # The part is in place again: the ablation of another part, which decides no case, changes no outcome.
     assert ablate.ablate_part(records, base, named("structure"))["changed"] == {}
 
 

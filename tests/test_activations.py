@@ -15,15 +15,15 @@ from jaxgd.activations import ACTIVATIONS, activate, at_limit, backward, sigmoid
 from jaxgd.errors import DtypeError, RangeError, ShapeError
 from jaxgd.network import Layer, feedforward, init_network
 
-# Around the limits of σ and σ′: σ rounds to 1 from about 16.6 in float32 and from about 36.7 in float64, and exp
-# overflows at 89 and 710.
+# σ rounds to 1 from about 16.6 in float32 and from about 36.7 in float64. exp overflows at 89 in float32 and at 710 in
+# float64.
 WEIGHTED_INPUTS = np.array(
     [0, 1e-6, 0.1, 1, 3, 10, 17, 18, 20, 37, 40, 80, 87, 88, 89, 100, 700, 708, 709, 750, 1e3, 1e4]
 )
 WEIGHTED_INPUTS = np.concatenate([-WEIGHTED_INPUTS[:0:-1], WEIGHTED_INPUTS])
 
-# The exponential and a few operations round once or twice each, so 16 units in the last place leave a factor of about
-# three. Below the smallest normal number XLA flushes to 0, so the tolerance there is absolute.
+# The rounding error is about 5 units in the last place, and ULPS is three times that. XLA flushes values below the
+# smallest normal number to 0, so the tolerance there is absolute.
 ULPS = 16
 
 
@@ -62,8 +62,8 @@ def nested(f, order):
     return f
 
 
-# The tolerance is relative also in the tails, because each term is a product of σ(z), σ(−z) and differences. Only the
-# difference 1 − 6σ(z)σ(−z) loses a digit, at z = ±1. 1e-14 is 45 units in the last place.
+# Products keep their relative precision in the tails. Only the difference 1 − 6σ(z)σ(−z) loses a digit, at z = ±1. The
+# tolerance 1e-14 is 45 units in the last place.
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("z", [0.0, 1.0, -1.0, 20.0, -20.0, 40.0, -40.0])
 def test_derivatives_of_sigmoid_up_to_third_order_have_full_precision(z, order, x64):
@@ -160,7 +160,7 @@ def test_softmax_and_its_jacobian_have_full_precision(dtype, x64):
 
 
 def test_second_derivatives_of_softmax_equal_those_of_the_textbook_formula(x64):
-    """The textbook formula is right to rounding for these z; 1e-12 leaves a factor of a thousand."""
+    """For these z the textbook formula is right to about 1e-15."""
 
     def textbook(z):
         return jnp.exp(z) / jnp.sum(jnp.exp(z))
@@ -213,7 +213,7 @@ def test_a_copy_of_a_layer_keeps_its_activation(copied):
 
 
 def test_the_tree_structure_of_a_network_contains_its_activations():
-    """Networks with different activations share no program, gradient or state."""
+    """JAX treats networks with different activations as trees of different structure."""
     one, other = LAYER, LAYER._replace(activation="relu")
     assert jax.tree.structure(one) != jax.tree.structure(other)
     assert jax.tree.structure(one) == jax.tree.structure(Layer(1.0, 2.0, "tanh"))

@@ -30,7 +30,7 @@ def counted(outputs, labels):
 
 
 def test_assess_equals_a_count_on_digits(monkeypatch):
-    """The weights are random, so that every class has wrong answers. The images are bytes in two dimensions.
+    """The weights are random, so that every class has wrong answers. Each image is a 2-D array of bytes.
 
     The budget is small, so that the images are evaluated in several chunks. The other tests have one chunk.
     """
@@ -65,7 +65,7 @@ def test_ties_targets_and_classes_without_examples():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda d: d.__name__)
 def test_a_nan_output_is_a_mistake_without_an_answer(dtype):
-    """NumPy's argmax treats NaN as the largest number, so the answer to every example would be 0."""
+    """NumPy's argmax treats NaN as the largest number, so argmax alone would answer 0 for every example."""
     network = (Layer(jnp.eye(3, dtype=dtype), jnp.array([jnp.nan, 0, 0], dtype)),)
     result = assess(network, jnp.ones((4, 3), dtype), np.array([0, 0, 1, 2]))
     assert (result.accuracy, result.confusion.sum()) == (0, 0)
@@ -76,7 +76,7 @@ def test_a_nan_output_is_a_mistake_without_an_answer(dtype):
 
 
 def test_mistakes_without_an_answer_come_last():
-    """An infinite weight gives NaN for an input of 0, and no NaN for the other inputs."""
+    """With an infinite weight, an input of 0 gives NaN, and the other inputs do not."""
     network = (Layer(jnp.array([[jnp.inf, 0, 0], [0, 1, 0], [0, 0, 1]]), jnp.zeros(3)),)
     x = jnp.array([[0, 0, 9], [1, 0, 0], [-1, 1, 0], [-1, 0, 3.0]])
     result = assess(network, x, np.array([2, 1, 2, 2]))

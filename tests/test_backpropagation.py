@@ -20,10 +20,9 @@ from jaxgd.network import Layer, feedforward
 
 by_hand = jax.jit(backprop)
 
-# backprop and autodiff compute the same products. They differ in the order of a few additions and in the place of 1/n.
-# Sums over the examples of a trained network cancel, which costs digits. RTOL is about 5,000 eps in float64, and 80 eps
-# in float32. If σ′ underflows, only one of the two may round a product below the smallest normal number to 0. Weights
-# and sums enlarge this difference to at most 1e4 times the smallest normal number.
+# backprop and autodiff compute the same products, but they add in another order and divide by n at another step. Sums
+# over the examples of a trained network cancel, which costs digits. RTOL is about 5,000 eps in float64, and 80 eps in
+# float32. ATOL is for products below the smallest normal number, which XLA may round to 0 in only one of the gradients.
 RTOL = {jnp.float64: 1e-12, jnp.float32: 1e-5}
 ATOL = {dtype: 1e4 * float(jnp.finfo(dtype).tiny) for dtype in RTOL}
 
@@ -47,8 +46,7 @@ def test_backprop_equals_autodiff(sizes, batch, key, dtype, x64):
         assert_is_gradient(by_hand(v, x, y), v, x, y)
 
 
-# Every activation that a hidden layer takes, every activation of the output layer, and every cost with each output that
-# it takes.
+# The rows cover every activation of a hidden layer and every allowed pair of cost and output activation.
 NEURONS = [
     ("tanh", "sigmoid", quadratic_cost),
     ("relu", "sigmoid", cross_entropy),
@@ -68,7 +66,7 @@ def with_neurons(network, hidden, output):
 def of_all_neurons(networks, x, y):
     """Return ∇C and the product of the Hessian with ones, by backprop and by autodiff, for each row of NEURONS.
 
-    One program for all rows compiles in a third of the time that one program per row takes.
+    One program for all rows compiles three times as fast as one program per row.
     """
 
     def with_product(gradient_of, network):
@@ -162,7 +160,7 @@ STATES = ("random", "trained", "saturated")
 @pytest.mark.parametrize("leaf", ["[0].w", "[0].b", "[1].w", "[1].b"])
 @pytest.mark.parametrize("dtype", RTOL, ids=lambda d: d.__name__)
 def test_a_leaf_wrong_by_one_percent_fails_the_comparison(leaf, state, dtype, x64):
-    """So each leaf is compared. A comparison along random directions would miss a fault in one leaf."""
+    """The comparison is leaf by leaf. A comparison along random directions would miss a fault in one leaf."""
     network, x, y = at_work(state, dtype)
     gradient = by_hand(network, x, y)
     assert_is_gradient(gradient, network, x, y)
@@ -231,8 +229,8 @@ def test_backprop_is_the_mean_over_the_examples(seed, x64):
 
 
 # (C(v + h) − C(v − h))/2h is off by h²C‴/6 and by the rounding of C over h. At h = 1e-5 both errors are near 1e-11. The
-# norms of the gradient's leaves are above 1e-4, so rtol = 1e-6 allows ten times these errors. The gradient of the
-# saturated network is far below this rounding, so this test leaves that network out.
+# norms of the gradient's leaves are above 1e-4, so rtol = 1e-6 allows ten times these errors. This test leaves
+# out the saturated network, whose gradient is far below the rounding.
 @pytest.mark.parametrize("state", ["random", "trained"])
 def test_backprop_equals_central_differences(state, x64):
     network, x, y = at_work(state)
@@ -253,7 +251,7 @@ def test_backprop_equals_central_differences(state, x64):
 
 
 def test_bfloat16_is_within_5_percent(seed):
-    """One rounding of bfloat16 is 2⁻⁸. About ten roundings in a row give 5%. An error of 20% fails the comparison."""
+    """About ten roundings of 2⁻⁸ in a row give 5%. An error of 20% fails the comparison."""
     network, x, y = example((5, 4, 3), seed, (8,), jnp.bfloat16)
     got = by_hand(network, x, y)
     assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype(jnp.bfloat16)}
@@ -309,7 +307,7 @@ def test_the_precision_applies_to_every_product(seed):
     for precision in (None, "highest"):
         jaxpr = str(jax.make_jaxpr(functools.partial(backprop, precision=precision))(network, x, y))
         products = jaxpr.count("dot_general[")
-        assert products >= 5  # two forward, two ∂C/∂w, one δ
+        assert products >= 5  # two products forward, two for ∂C/∂w, one for δ
         assert jaxpr.count("HIGHEST") == (2 * products if precision else 0)
 
 

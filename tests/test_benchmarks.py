@@ -149,7 +149,7 @@ def test_the_noise_of_two_samples_is_unknown():
 
 
 def test_a_spread_replaces_samples_that_were_not_stored():
-    """For a normal distribution, the percentiles give about the same noise as the 2,000 samples."""
+    """For normal samples, the noise from the stored percentiles is within 20% of the noise from the samples."""
     samples = np.random.default_rng(0).normal(1.0, 0.05, 2_000).tolist()
     kept = [sampled("epoch", "jaxgd", "time", "s/epoch", samples)]
     dropped = [dataclasses.replace(kept[0], samples=())]
@@ -181,14 +181,14 @@ def test_evaluations_are_compared_exactly(old, new, word):
 
 
 @pytest.mark.parametrize(("quantity", "value"), [("time", 2), ("rate", 4), ("correct", 3)])
-def test_other_programs_on_the_host_disturb_only_the_worse_samples(quantity, value):
+def test_speed_is_the_better_quartile_and_correct_images_are_the_median(quantity, value):
     assert compare._statistic(row(quantity=quantity))([1, 2, 3, 4, 5]) == value
 
 
 def test_correct_images_are_compared_over_seeds():
-    """A change of the mean over 20 seeds by two standard deviations of one seed is reported.
+    """A mean over 20 seeds that moves by two standard deviations of one seed is better or worse.
 
-    Other seeds with the same mean are within the noise.
+    New seeds with the same mean are within the noise.
     """
     rng = np.random.default_rng(1)
     rows = lambda mean: [sampled("n", "jaxgd", "correct", "images", rng.normal(mean, 15, 20).round().tolist())]  # noqa: E731
@@ -290,7 +290,7 @@ def test_run_stamps_prints_and_stores_the_rows(tmp_path, monkeypatch, capsys):
 def test_benchmarks_import_in_one_direction():
     """A room is a module or folder of benchmarks/, and imports only the rooms in its row of the table.
 
-    No room that defines cases of `run` imports another such room or the store.
+    A room that defines cases of `run` imports neither the store nor another room that defines cases.
     """
     folder = ROOT / "benchmarks"
     below = {
@@ -553,7 +553,7 @@ def test_table_has_a_line_for_each_variant():
     assert "25% of the peak" in lines[3]
     counts = [evaluations.count_row(f"e/{name}", "a", count, "float64") for name, count in (("b", 15), ("c", None))]
     assert [line.split() for line in table(counts).splitlines()[1:]] == [["float64", "b", "c"], ["a", "15", "–"]]
-    # With more than 12 inputs, the table has one line for each input. The rows of another quantity follow.
+    # With more than 12 inputs, each input has a line. The lines of the other quantity come last.
     counts = [evaluations.count_row(f"e/{i}", v, 15 + i, "float64") for i in range(13) for v in ("a", "b")]
     counts += [row(case="e", variant="a", quantity="reached", value=1, unit="problems", precision="float64")]
     lines = [line.split() for line in table(counts).splitlines()[1:]]
@@ -576,7 +576,7 @@ def test_every_quantity_says_how_it_is_compared():
 
 
 def test_readings_of_photographs_are_counted():
-    """Photograph 0 is right; 1 and 2 are wrong; 3 is refused; 4 has two digits and is right. 2 and 4 have a warning."""
+    """Photographs 0 and 4 are right, 1 and 2 are wrong, and 3 is refused. 4 has two digits. 2 and 4 have a warning."""
     out = "0.jpg\t7\t0.1\t0.9\n1.jpg\t3\t0.8\t0\n2.jpg\t3\t0.8\t0\n4.jpg[1:9,0:3]\t1\t0.9\n4.jpg[1:9,5:8]\t2\t0.9\n"
     err = (
         "jaxgd predict: warning: 2.jpg: it is low\njaxgd predict: read_picture: 3.jpg: a blank one\n"

@@ -33,7 +33,7 @@ def by_a_loop(values, by, patience):
 
 @pytest.mark.parametrize("by", ["accuracy", "cost"])
 def test_the_best_network_and_the_end_are_those_of_a_loop_by_hand(digits, network, by):
-    """The best network equals, bit for bit, that of a run without `keep` after this epoch.
+    """The best network equals, bit for bit, the network of a run without `keep` after the best epoch.
 
     The validation accuracy and the validation cost rise and fall during this run.
     """
@@ -75,7 +75,7 @@ def test_the_first_of_equal_networks_is_the_best_even_if_it_is_the_start(digits,
 
 
 def test_a_continued_run_equals_one_run_bit_for_bit(digits, network, tmp_path):
-    """The run is restored from a checkpoint after every two epochs. Pieces after its end change nothing."""
+    """Restore the run from a checkpoint after every two epochs. After the run's end, more epochs change nothing."""
     settings = SETTINGS | {"keep": "best", "by": "cost", "patience": 2, "eta": 6.0}
     whole = train(network, digits, epochs=20, **settings)
     assert whole.outcome.reason is Reason.PATIENCE
@@ -91,7 +91,7 @@ def test_a_continued_run_equals_one_run_bit_for_bit(digits, network, tmp_path):
     np.testing.assert_array_equal(values, whole.history.cost)
     unkeyed = [(r.network, r.state._replace(key=0)) for r in (result, whole)]
     assert_leaves_close(*unkeyed, rtol=0)
-    # Continued without `keep` and `patience`, the run forgets its best network.
+    # A run that is continued without `keep` and `patience` forgets its best network.
     bare = train(network, digits, epochs=0, state=whole.state, **SETTINGS)
     assert bare.state.best is bare.best_epoch is None
     assert_leaves_close(bare.network, whole.state.network, rtol=0)
@@ -144,14 +144,14 @@ def test_each_batch_element_has_its_best_network_and_its_end(digits, network):
         assert int(one.state.epoch) == int(alone.state.epoch) == len(alone.history.epoch) - 1
         assert int(one.state.best.waited) == int(alone.state.best.waited)
         np.testing.assert_allclose(one.state.best.value, alone.state.best.value, rtol=1e-3)
-        # Another program rounds differently, in up to 1,440 updates of float32.
+        # The two programs round differently in each of up to 1,440 updates.
         assert_leaves_close(one.network, alone.network, rtol=1e-2)
     assert together.outcome.code.tolist()[-1] == int(Reason.BAD_RULE)
     assert together.best_epoch.tolist()[-1] == 0
 
 
 def unknown(a, y):
-    """Return the quadratic cost, or NaN for 30 examples, which is the size of the validation set of `small`."""
+    """Return NaN for the 30 validation examples of `small`, and otherwise the quadratic cost."""
     return quadratic_cost(a, y) * (jnp.nan if len(a) == 30 else 1.0)
 
 
@@ -187,7 +187,7 @@ def test_wide_and_donated_networks_keep_their_best(digits, network, monkeypatch)
     donated = train(jax.tree.map(jnp.array, network), data, donate=True, **settings)
     for got in (wide, donated):
         assert int(got.best_epoch) == int(want.best_epoch)
-        # Another program may round differently, in each of 5 updates of float32.
+        # Two programs may round differently in each of 5 updates.
         assert_leaves_close(got.network, want.network, rtol=1e-4)
     assert_leaves_close(wide.state.best.network, wide.network, rtol=0)
 

@@ -36,7 +36,10 @@ def python(code, folder):
 
 
 def test_a_failpoint_ends_the_process_before_during_and_after_a_write(tmp_path):
-    """`during` leaves a part of the content. Other moments leave none or all of it. A second open does not occur."""
+    """Only `during` leaves a part of the content.
+
+    The file is opened once, so a failpoint at the second open has no effect.
+    """
     code = """
         import json, os, time
         from pathlib import Path

@@ -43,7 +43,7 @@ def zeros(x):
 
 
 def like(tree):
-    """Return a tree to restore into. Its values are zeros, except that of a typed key."""
+    """Return a tree to restore into: typed keys unchanged, and zeros in place of the other leaves."""
     return jax.tree.map(lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else zeros(x), tree)
 
 
@@ -58,7 +58,7 @@ def assert_same(a, b):
 
 @pytest.fixture
 def folder(tmp_path, tree, request, monkeypatch):
-    """A folder with checkpoints of epochs 1, 2 and 3. A leaf of more bytes than `request.param` has its own array."""
+    """A folder with checkpoints of epochs 1, 2 and 3. A leaf above `request.param` bytes has an array of its own."""
     monkeypatch.setattr(checkpoint, "_SMALL", getattr(request, "param", checkpoint._SMALL))
     with Checkpoints(tmp_path / "checkpoints", CONFIG) as checkpoints:
         for epoch in (1, 2, 3):
@@ -99,7 +99,7 @@ def flip(path, position=0.5):
 
 @pytest.mark.parametrize("folder", [60, 2**20], indirect=True)
 def test_damage_never_changes_the_restored_values(folder, tree):
-    """Flip a bit of a file, halve the file or remove it. Epoch 3 is restored with its saved values, or epoch 2 is."""
+    """Flip a bit of a file, halve the file or remove it. Require the saved values of epoch 3 or of epoch 2."""
     refused = 0
     for path in files_of(folder, 3):
         whole = path.read_bytes()
@@ -140,7 +140,7 @@ def test_a_checkpoint_that_orbax_does_not_list_is_restored(folder, tree, monkeyp
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", [60], indirect=True)
 def test_no_random_damage_is_restored(folder, tree, monkeypatch):
-    """A damaged checkpoint of several pieces is refused, or gives the saved values."""
+    """A checkpoint in several pieces, damaged at random, is refused or gives the saved values."""
     monkeypatch.setattr(checkpoint, "PIECE", 64)
     shutil.rmtree(folder / "3")
     with Checkpoints(folder, CONFIG) as checkpoints:
@@ -219,7 +219,7 @@ def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path, tree, version):
 
 
 def test_a_changed_shape_in_the_description_is_refused(folder, tree):
-    """Only the checksum of the description protects the shape of a leaf without elements."""
+    """A leaf without elements has no values to check, so only the description's checksum protects its shape."""
     about = next(path for path in files_of(folder, 3) if path.parent.name == "about" and path.name == "metadata")
     text = about.read_text()
     assert "[0, 2]" in text

@@ -59,10 +59,10 @@ def test_the_budget_decides_the_chunks_and_the_work(budget, batched, chunk, prod
 
     assert rows_at_once(network, 97, budget, batched) == chunk
     got, want = (jax.value_and_grad(f)(network) for f in (chunked, whole))
-    # Sums over 97 examples in float32, in another order.
+    # The chunks add the 97 examples in another order, in float32.
     assert_leaves_close(got, want, rtol=1e-5)
     text = str(jax.make_jaxpr(jax.grad(chunked))(network))
-    # The last chunk, if it is shorter, has a program of its own.
+    # A shorter last chunk has a program of its own.
     assert text.count("dot_general") == products * (2 if chunk < 97 and 97 % chunk else 1)
 
 
@@ -75,7 +75,7 @@ def test_the_rows_of_a_chunk_divide_n_if_possible():
 
 
 def test_a_wide_network_has_larger_chunks():
-    """With 2²⁴ or more weights and biases, a chunk may have a quarter of their bytes, otherwise 8 MiB."""
+    """A chunk may have 8 MiB. With 2²⁴ or more weights and biases, it may have a quarter of their bytes."""
 
     def rows(width):
         network = jax.eval_shape(lambda: init_network(jax.random.key(0), (784, width, width, 10)))
@@ -93,7 +93,7 @@ def test_an_unknown_platform_has_the_budget_of_a_gpu(monkeypatch):
 
 
 def test_an_algorithm_reaches_every_product_on_a_gpu(monkeypatch):
-    """JAX lowers the full-batch gradient for CUDA without a GPU. The CPU lacks the algorithm."""
+    """Lower the gradient for CUDA, which needs no GPU. The CPU does not have this algorithm."""
     network = init_network(jax.random.key(0), (6, 5, 3))
     examples = Examples(jnp.zeros((9, 6), jnp.uint8), jnp.zeros(9, jnp.int32))
     objective = xla.Objective(quadratic_cost, "TF32_TF32_F32_X3")
@@ -110,7 +110,7 @@ def test_an_algorithm_reaches_every_product_on_a_gpu(monkeypatch):
 
 
 def test_vmap_counts_the_networks_and_the_data_sets():
-    """The memory of all networks and data sets adds up, so a chunk must have fewer rows."""
+    """All networks and data sets under vmap share one budget."""
     x, v = jnp.ones((3, 4)), jnp.ones((5, 2))
     seen = []
 

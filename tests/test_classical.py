@@ -77,9 +77,9 @@ def test_residuals_equal_the_sums_of_the_paper(x64):
 
 
 def test_known_points_are_the_minima(x64):
-    """C at a known point is the minimum, up to the source's digits.
+    """C at each known point equals the minimum, up to the source's digits.
 
-    The tolerance is 1e-12 times C at the start, and 1e-3 for jennrich-sampson, whose point has only four digits.
+    The tolerance is 1e-12 times C at the start. For jennrich-sampson it is 1e-3, because its point has four digits.
     """
     known = {name: problem for name, problem in PROBLEMS.items() if problem.points}
     found = jax.jit(lambda v: {name: [known[name].cost(x) for x in points] for name, points in v.items()})(
@@ -103,7 +103,10 @@ def test_minima_continue_the_published_digits():
 
 
 def test_the_second_cost_that_the_source_lists_for_biggs_is_a_saddle(x64):
-    """The start has v₁ = v₅ and v₃ = v₆. Steps along ∇C keep this, and the lowest such point is the saddle."""
+    """The start has v₁ = v₅ and v₃ = v₆, and steps along ∇C keep both equalities.
+
+    Among the points with both equalities, C is lowest at the saddle.
+    """
     problem = PROBLEMS["biggs-exp6"]
     exact = Exact(problem)
     v = np.array([1.711415991, 17.683198184, 1.163143662, 5.186561548, 1.711415991, 1.163143662])
@@ -122,7 +125,7 @@ OTHER_STARTS = {"brown-almost-linear-10": [(0,) * 9 + (11,)]}
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, problem in PROBLEMS.items() if len(problem.start) <= 100])
 def test_scipy_finds_every_minimum(name, x64):
-    """The method of Levenberg and Marquardt reaches every minimum from the start, a known point or OTHER_STARTS."""
+    """The method of Levenberg and Marquardt reaches each minimum from at least one of the starts."""
     from scipy.optimize import least_squares
 
     problem = PROBLEMS[name]
@@ -238,7 +241,7 @@ def test_all_minimizers_reach_the_minimum_of_beales_function():
 
 @pytest.mark.slow
 def test_the_minimum_of_a_regression(x64, seed):
-    """Newton's method finds the same minimum in NumPy and in jaxgd. All minimizers are judged by this minimum."""
+    """Newton's method finds the same minimum in NumPy and in jaxgd."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(40, 3)) * [1e-2, 1, 1e3]
     problem = regression(x, np.sign(x @ [1e2, 1, 1e-3] + rng.normal(size=40)))

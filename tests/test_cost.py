@@ -23,7 +23,7 @@ def test_cost_equals_a_calculation_by_hand():
 
 
 def test_the_mean_over_all_elements_is_another_cost(seed):
-    """The cost is outputs/2 times jnp.mean of the squares. Without this factor, η would have another effect."""
+    """For 10 outputs, the cost is 5 times jnp.mean of the squared differences."""
     a, y = map(jnp.asarray, np.random.default_rng(seed).uniform(size=(2, 6, 10)).astype(np.float32))
     assert float(quadratic_cost(a, y)) == pytest.approx(5 * float(jnp.mean((a - y) ** 2)), rel=1e-6)
 
@@ -83,7 +83,7 @@ def test_a_scalar_output_is_refused():
 @pytest.mark.bad_input
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, jnp.complex64], ids=str)
 def test_integer_and_complex_outputs_are_refused(dtype):
-    """In uint8 (200 − 0)² is 64: the cost would be silently wrong. The cost of complex outputs would be complex."""
+    """In uint8, (200 − 0)² overflows to 64, so the cost would be wrong. Complex outputs would have a complex cost."""
     with pytest.raises(DtypeError, match="quadratic_cost"):
         quadratic_cost(jnp.array([[200]]).astype(dtype), jnp.array([[0]]).astype(dtype))
 
@@ -156,7 +156,7 @@ def from_z(z, y, activation):
 # The cost sums three terms with a few roundings each. The tolerance is 16 units in the last place, 2e-6 in float32.
 @pytest.mark.parametrize(("dtype", "rtol"), [(jnp.float32, 2e-6), (jnp.float64, 4e-15)], ids=["float32", "float64"])
 def test_the_cross_entropy_has_full_precision(dtype, rtol, x64):
-    """Neither C nor ∂C/∂z is NaN, or 0 by rounding, for outputs that round to 0 or 1."""
+    """For outputs that round to 0 or 1, C and ∂C/∂z are neither NaN nor rounded to 0."""
     for k, activation in enumerate(("sigmoid", "softmax")):
         run = jax.jit(jax.vmap(functools.partial(from_z, activation=activation)))
         z, y = (jnp.asarray(v, dtype) for v in zip(*EXTREME, strict=True))
@@ -315,7 +315,7 @@ def test_accuracy_of_a_scalar_is_refused():
 
 
 def test_a_right_softmax_output_costs_nothing_where_the_difference_of_two_z_overflows():
-    """The second output has ln a = −∞ and y = 0, and 0 · (−∞) would be NaN."""
+    """The second output has y = 0 and ln a = −∞, so the product y ln a would be NaN."""
     network = (Layer(jnp.array([[4e4], [-4e4]], jnp.float16), jnp.zeros(2, jnp.float16), "softmax"),)
     x, y = jnp.ones((1, 1), jnp.float16), jnp.array([[1.0, 0.0]], jnp.float16)
     assert network_cost(network, x, y, cost=cross_entropy) == 0

@@ -115,25 +115,25 @@ def between(low, high):
     return list(np.linspace(low, high, 37))
 
 
-# Spectra: the three smallest eigenvalues, then the others. The test negates the matrix for the largest eigenvalues.
+# Each spectrum begins with its three smallest eigenvalues. For the largest ones, the test negates the matrix.
 ENDS = {
     "apart": [0.1, 0.2, 0.4, *between(1, 2)],
     "negative": [-3.0, -2.0, -1.0, *between(-0.9, 2)],
     "clustered": [-3 - 2e-6, -3 - 1e-6, -3.0, *between(-2, 1)],
-    "two equal, then one": [-3.0, -3.0, -2.9, *between(-2, 1)],
-    "one, then two equal": [-3.0, -2.0, -2.0, *between(-1.9, 1)],
+    "smallest two equal": [-3.0, -3.0, -2.9, *between(-2, 1)],
+    "second and third equal": [-3.0, -2.0, -2.0, *between(-1.9, 1)],
     "three equal": [-3.0, -3.0, -3.0, *between(-2, 1)],
     "four equal": [-3.0] * 4 + between(-2, 1)[1:],
     "one zero": [-2.0, -1.0, 0.0, *between(0.5, 50)],
     "three zeros": [0.0, 0.0, 0.0, *between(1, 100)],
-    "three zeros, others close": [0.0, 0.0, 0.0, *np.geomspace(1, 200, 37)],
+    "three zeros, others from 1 in equal ratios": [0.0, 0.0, 0.0, *np.geomspace(1, 200, 37)],
     "all zero": [0.0] * 40,
     "below rounding in float32": [0.01, 0.02, 0.03, *between(1e3, 1e4)],
 }
 
 
 def test_a_first_direction_without_the_largest_eigenvector_still_finds_it(seed):
-    """The search's first direction is orthogonal to the eigenvector of λ = 3. This direction alone leads to λ = 2."""
+    """The search starts orthogonal to the eigenvector of λ = 3. From this direction alone, it would find λ = 2."""
     with jax.enable_x64(True):
         direction = np.asarray(jax.random.normal(jax.random.key(0), (2, 40), float))[0]
         columns = symmetric(40, seed)
@@ -157,7 +157,7 @@ def test_both_ends_of_a_spectrum_equal_eigvalsh(name, which, dtype, seed):
         found = in_numpy(eigenpairs(quadratic, jnp.zeros(40, dtype), 3, which=which, args=(jnp.asarray(a),)))
     a, values, vectors, residuals = (np.asarray(x, float) for x in (a, found.values, found.vectors, found.residuals))
     want = np.linalg.eigvalsh(a)
-    # A sum of 40 products rounds by about √40 eps ‖H‖, in the products with the matrix and in eigvalsh.
+    # A sum of 40 terms rounds by about √40 eps ‖H‖. eigenpairs and eigvalsh both round, hence twice this bound.
     rounding = 2 * np.sqrt(40) * np.finfo(dtype).eps * np.abs(want).max()
     want = want[:3] if which == "SA" else want[::-1][:3]
     assert np.all(np.abs(values - want) <= residuals + rounding)
@@ -359,7 +359,7 @@ def test_bad_directions_are_refused(directions, error, words):
     ids=["sharpness", "hessian_vector_product", "Descent", "minimize"],
 )
 def test_inside_shard_map_a_cost_with_a_wrong_gradient_is_refused(call, parts, checked, words):
-    """Without the error, JAX would add the gradients of all devices, or return the gradient of one device."""
+    """Without the error, the gradient would be the sum over all devices, or that of one device."""
     mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,))
     specs = {"in_specs": (P(), P("d")), "out_specs": P(), "check_vma": checked}
     inside = jax.shard_map(functools.partial(call, parts), mesh=mesh, **specs)
@@ -368,7 +368,10 @@ def test_inside_shard_map_a_cost_with_a_wrong_gradient_is_refused(call, parts, c
 
 
 def test_inside_shard_map_the_direction_may_be_equal_on_all_devices():
-    """v is divided among the devices, and u is not. JAX differentiates a loop only if both vary over the same axes."""
+    """v is divided among the devices, and u is not.
+
+    JAX differentiates a loop only if v and u vary over the same axes.
+    """
     mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,))
 
     def product(v, u):

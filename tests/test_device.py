@@ -1,4 +1,4 @@
-"""The run on a GPU: its plan, tasks that hang or fail, the rows that remain, and a rehearsal on the CPU."""
+"""Tests of the run on a GPU: its plan, tasks that hang or fail, the stored rows, and a rehearsal on the CPU."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,7 @@ def figure(case="jax-scan", variant="xla-scan", value=1.0, quantity="time", **de
 def test_the_plan_fits_in_six_minutes():
     assert sum(task.seconds for task in plan.TASKS) <= plan.MOST_SECONDS == 360
     assert all(task.limit(False) > task.seconds for task in plan.TASKS)
-    # The steps are in the order of their numbers, and none is missing.
+    # The steps are in order, and none is missing.
     assert [task.step for task in plan.TASKS] == sorted(task.step for task in plan.TASKS)
     assert {task.step for task in plan.TASKS} == set(range(11))
 
@@ -71,7 +71,7 @@ def test_misuse_runs_nothing(words, capsys, monkeypatch, tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_refused_at_the_start(capsys, tmp_path):
-    """Without this check, a run would fail at its first row, and its time on the GPU would be lost."""
+    """An error at the first row would waste the run's time on the GPU."""
     (tmp_path / "a.jsonl").write_text("garbage")
     (tmp_path / "b").write_text("not a folder")
     for name, reason in (("a.jsonl", "is not a file of results"), ("b.jsonl", "the folder of the logs cannot be")):
@@ -204,7 +204,7 @@ def test_a_failed_task_is_a_row_and_the_next_one_runs(fake, capsys):
     assert status == 1
     assert unfinished(rows) == {"device-versions": "it broke"}
     assert {row.case: row.value for row in rows if row.quantity == "time"} == {"device-jax-scan": 2.0, "device-b": 1.0}
-    # Two quantities of one program arrive one after the other, and both stay.
+    # The second quantity of device-b does not replace its first.
     assert {row.quantity for row in rows if row.case == "device-b"} == {"time", "rate"}
     assert all(row.host["rehearsal"] and row.host["processor"] and row.date for row in rows)
     printed = capsys.readouterr().out
@@ -220,7 +220,7 @@ def test_an_interrupted_run_keeps_its_rows(fake, capsys):
 
 
 def test_a_full_disk_does_not_end_the_run(fake, monkeypatch, capsys):
-    """A GPU may be available for minutes only, so the summary prints the figures that the file lacks."""
+    """The summary prints the figures that the full disk did not store."""
 
     def full(out, rows):
         if rows:
@@ -275,7 +275,7 @@ def test_the_summary_says_that_no_figure_comes_from_a_gpu():
     for text in (lines(device="cpu", rehearsal=True), lines(device="H100", rehearsal=True)):
         assert text[0] == text[-2] == summary.REHEARSED
     assert lines("unfinished", device="cpu")[0] == summary.NO_GPU
-    # Without nvidia-smi, the host's device reads "cpu" even if the figures come from a GPU.
+    # Without nvidia-smi, the rows name "cpu" as the device even if they come from a GPU.
     for text in (lines(device="H100"), lines(device="cpu")):
         assert text[0].startswith("jax-scan")
         assert not set(text) & {summary.NO_GPU, summary.REHEARSED}
@@ -461,7 +461,7 @@ def test_a_killed_run_leaves_valid_rows_and_no_process(tmp_path):
     words = [*WORDS, "--only", "versions", "--only", "jax-kernel", "--out", str(out)]
     run = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert any("== 6 jax-kernel" in line for line in run.stderr)
-    # Wait until the task has asked Linux, at its start, to be killed with its parent.
+    # At its start, the task asks Linux to kill it with its parent. Wait for that.
     time.sleep(2)
     (task,) = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     assert is_running(task)

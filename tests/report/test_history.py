@@ -17,7 +17,7 @@ NAN = np.nan
 def history_of(records, **known):
     """Return a history of NumPy arrays, which needs no compilation.
 
-    The epochs count from 0. Other values that are not given are NaN.
+    The epochs count from 0. A value that is not in `known` is NaN.
     """
     shape = np.shape(known["cost"])
     numbers = dict.fromkeys(NUMBERS, np.full(shape, NAN)) | known

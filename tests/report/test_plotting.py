@@ -94,7 +94,7 @@ def test_markers_are_at_the_height_of_the_cost_on_a_linear_axis(run):
     for label, point in expected.items():
         np.testing.assert_array_equal(marks(surface)[label], point)
         np.testing.assert_array_equal(marks(contours)[label], point[:2])
-    # The line from (1, 1) to (0, 0) lies on the surface, up to the interpolation in a cell.
+    # The drawn path lies on the surface, except for the interpolation between grid points.
     x, y, z = (np.array(values) for values in surface.get_lines()[0].get_data_3d())
     np.testing.assert_allclose(z, x**2 + y**2, atol=0.01)
 
@@ -170,7 +170,7 @@ def test_a_path_in_a_plane_keeps_its_distances(through):
     assert "10 variables" in surface.figure.get_suptitle()
 
 
-def test_a_straight_path_gets_a_plane():
+def test_a_straight_path_keeps_its_length_and_is_horizontal():
     _, contours = jaxgd.plot(path_of(PATH[:2], bowl), cost=bowl, figure=Figure())
     (x0, x1), (y0, y1) = contours.get_lines()[0].get_data()
     np.testing.assert_allclose([x1 - x0, y1 - y0], [np.linalg.norm(FLAT[1] - FLAT[0]), 0], atol=1e-5)
@@ -216,7 +216,11 @@ def test_a_long_fall_that_ends_with_a_small_decrease_is_not_cut():
 
 BAD = {
     "an integer": (lambda run: jaxgd.plot(3), jaxgd.DtypeError, "Sweep, TrainResult, History, Assessment, got int"),
-    "without a path": (lambda run: jaxgd.plot(changed(run, trajectory=None)), jaxgd.RangeError, "without record=None"),
+    "a run without a path": (
+        lambda run: jaxgd.plot(changed(run, trajectory=None)),
+        jaxgd.RangeError,
+        "without record=None",
+    ),
     "a path without v": (
         lambda run: jaxgd.plot(changed(run, trajectory=changed(run.trajectory, v=None)), cost=valley),
         jaxgd.RangeError,
@@ -254,12 +258,12 @@ BAD = {
         jaxgd.DtypeError,
         "outside jit",
     ),
-    "through with two variables": (
+    "through=, two variables": (
         lambda run: jaxgd.plot(run, cost=valley, through=(run.v, run.v)),
         jaxgd.RangeError,
         "more than two variables, got 2",
     ),
-    "through on a line": (
+    "through=, three points on one line": (
         lambda run: jaxgd.plot(path_of(PATH, bowl), cost=bowl, through=(PATH[0], 2 * PATH[0] - PATH[-1])),
         jaxgd.RangeError,
         "must not be on one line",
@@ -274,8 +278,12 @@ BAD = {
         jaxgd.RangeError,
         "a CostSlice takes no cost",
     ),
-    "interactive, no cost": (lambda run: jaxgd.plot(run, interactive=True), jaxgd.RangeError, "takes no interactive"),
-    "a number as figure": (lambda run: jaxgd.plot(run, figure=3), jaxgd.DtypeError, "figure must be a Figure"),
+    "interactive without a cost": (
+        lambda run: jaxgd.plot(run, interactive=True),
+        jaxgd.RangeError,
+        "takes no interactive",
+    ),
+    "figure=3": (lambda run: jaxgd.plot(run, figure=3), jaxgd.DtypeError, "figure must be a Figure"),
 }
 
 

@@ -94,8 +94,8 @@ def test_an_element_that_does_not_end_is_found():
     assert Outline("<p>x").open == ["p"]
 
 
-def test_text_from_outside_stays_text():
-    """A name can hold tags. The page shows them as text, and the data of its script hold no tag."""
+def test_tags_in_a_name_are_shown_as_text():
+    """The page shows tags in a name as text, and the data of its script hold no tag."""
     page = run_page(PAGES["hostile"])
     whole = Outline(run_page(PAGES["whole"]))
     assert sum(tag == "script" for tag, _ in Outline(page).elements) == sum(
@@ -151,7 +151,7 @@ def test_the_script_knows_the_activations_of_the_page():
     assert set(ACTIVATIONS) <= set(activations.ACTIVATIONS)
 
 
-def test_many_classes_have_no_matrix_and_many_epochs_are_thinned():
+def test_a_large_run_has_no_matrix_and_shows_some_neurons_and_epochs():
     labels = np.arange(60) % 30
     examined = Examined("mine", "test", np.zeros((60, 8, 8), np.uint8), assessed((labels + 1) % 30, labels, 30))
     epochs = np.arange(5001.0)
@@ -213,7 +213,7 @@ def points(svg):
     ],
 )  # fmt: skip
 def test_a_chart_places_its_curve_between_its_labels(y, accuracy, labels):
-    """Each point of the curve lies between the lines of the next smaller and the next larger label."""
+    """Each point lies between the two labeled lines next to its value."""
     svg = chart("C", np.arange(4.0), [Curve("train", np.array(y))], accuracy=accuracy)
     ticks = re.findall(r'y1="([\d.]+)" y2="[\d.]+"/><text[^>]*>([^<]*)</text>', svg)
     assert set(labels) <= {label for _, label in ticks}, ticks
@@ -276,7 +276,7 @@ def pixels(url):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))))
 
 
-def test_images_show_ink_and_weights():
+def test_pixels_encode_ink_and_weights():
     image = np.array([[0, 255], [7, 128]], np.uint8)
     np.testing.assert_array_equal(pixels(ink_url(image))[..., 1], image)
     got = pixels(weights_url(np.array([[1.0, -0.5], [0.0, -9.0]]), 1.0))

@@ -143,7 +143,7 @@ FRAMES = {
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
 def test_the_page_frames_drawings_as_fit_to_frame_does(page, digits, frame):
-    """The input of the network equals the image of fit_to_frame, within one gray level of rounding."""
+    """The input of the network equals the image of fit_to_frame, up to one gray level."""
     page.open(digits / "report.html")
     rng = np.random.default_rng(1)
     for _ in range(60):
@@ -180,7 +180,7 @@ def test_a_drawn_digit_is_read(page, mnist, digit, pointer):
 
 @pytest.mark.parametrize("digit", [0, 2, 3, 5, 7, 8])
 def test_a_digit_is_read_by_the_small_network(page, digits, digit):
-    """A network that is trained on the 8×8 images of digits reads six of the ten clear digits in `DIGITS`."""
+    """The network trained on 8×8 images reads these six of the ten digits in `DIGITS`."""
     page.open(digits / "report.html")
     draw(page, digit, page.mouse)
     assert text(page, "#digit") == str(digit)

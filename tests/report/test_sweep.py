@@ -62,8 +62,7 @@ def test_the_figure_shows_the_medians_the_quartiles_and_the_failures():
     band = above.collections[0].get_paths()[0].vertices
     assert {95.0, 85.0} <= set(band[:, 1].round(6))
     assert [text.get_text() for text in above.texts] == ["64-8-10", "64-30-10"]  # from the bottom up
-    # One bar shows the unchanged networks at η = 0.1. The bars of diverged and saturated networks are to the right of
-    # η = 1, because 64-8-10 is the second network size.
+    # One bar of unchanged networks at η = 0.1, then the bars of diverged and of saturated networks right of η = 1.
     bars = [(bar.get_x() >= 1, bar.get_y(), bar.get_height()) for bar in below.patches]
     assert bars == [(False, 0, 100), (True, 0, 25), (True, 25, 50)]
     assert [text.get_text() for text in below.get_legend().get_texts()] == ["diverged", "saturated", "unchanged"]
@@ -81,7 +80,14 @@ def test_the_figure_shows_the_medians_the_quartiles_and_the_failures():
         ([("64-10", eta, "COMPLETED", 0.1, accuracy) for eta, accuracy in ((1.0, 0.5), (2.0, 0.99))], "function"),
         ([("64-10", eta, "COMPLETED", 0.1, accuracy) for eta, accuracy in ((1.0, 0.5), (1e30, 1.0))], "function"),
     ],
-    ids=["one network", "diverged", "twenty sizes", "three above one", "errors of 50% and 1%", "errors of 50% and 0%"],
+    ids=[
+        "one network",
+        "diverged",
+        "twenty sizes",
+        "three sizes of one accuracy",
+        "errors of 50% and 1%",
+        "errors of 50% and 0%",
+    ],
 )
 def test_unusual_sweeps_are_drawn(networks, scale):
     figure = Figure()

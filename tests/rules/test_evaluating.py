@@ -85,7 +85,10 @@ def test_the_second_search_starts_at_the_inverse_curvature(x64):
 
 
 def test_a_search_does_not_move_along_a_wrong_gradient():
-    """The gradient has the wrong sign, so only a rise hidden by rounding is accepted. wolfe makes only one search."""
+    """The gradient has the wrong sign.
+
+    backtracking accepts only a rise hidden by rounding, and wolfe makes only one search.
+    """
 
     @jax.custom_vjp
     def cost(v):
@@ -116,7 +119,7 @@ def test_the_steps_of_wolfe_meet_the_wolfe_conditions(memory, x64):
 
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
 def test_no_step_of_wolfe_raises_the_cost_beyond_rounding(dtype):
-    """A run to a kink, where no step meets the curvature condition, ends at max_steps. A run to a minimum stalls."""
+    """At a kink, no step meets the curvature condition, so the run ends at max_steps. At a smooth minimum it stalls."""
     with jax.enable_x64(dtype is jnp.float64):
         for cost, last in (
             (lambda v: jnp.sum(jnp.abs(v)), "MAX_STEPS"),
@@ -220,7 +223,7 @@ SCALED = [backtracking(), wolfe(), newton()]
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
 @pytest.mark.parametrize("rule", often(SCALED, SCALED[1:2]), ids=lambda r: r.spec.name)
 def test_a_scale_of_the_cost_or_of_v_only_scales_the_run(rule, dtype):
-    """A power of two scales every number of the run exactly, within the normal range of the dtype."""
+    """A product with a power of two is exact, so every number of the run is scaled exactly."""
     powers = np.array([-66, -30, 0, 30, 66] if dtype is jnp.float32 else [-498, -100, 0, 100, 498])
     with jax.enable_x64(dtype is jnp.float64):
         one, scales, units = (jnp.asarray(2.0**x, dtype) for x in (0 * powers, powers, (powers / 4).round()))
@@ -243,7 +246,7 @@ def test_a_scale_of_the_cost_or_of_v_only_scales_the_run(rule, dtype):
 def test_gradient_flow_has_fourth_order(dt, x64):
     """For ½ vᵀAv the path is exp(−At) v₀.
 
-    A step of dt errs by at most (λdt)⁵/120 of ‖v‖, where λ is the largest eigenvalue of A.
+    The error of one step is at most (λdt)⁵/120 · ‖v‖, where λ is the largest eigenvalue of A.
     """
     a, v0, n = np.array([[3.0, 1.0], [1.0, 2.0]]), np.array([1.0, -2.0]), round(1 / dt)
     values, vectors = np.linalg.eigh(a)

@@ -59,7 +59,7 @@ def usual_mean(v, x, y):
     ids=["gradient", "eta", "updates"],
 )
 def test_a_wrong_cost_eta_or_number_of_updates_misses_the_table(change, x64):
-    """The cost lacks its factor 1/2, or the step size is wrong in its ninth digit, or the last update is missing."""
+    """Drop the factor 1/2 of the cost, change the ninth digit of the step size, or drop the last update."""
     w_and_b = one_neuron(0.6, 0.9, **{"gradient": backprop, **change})[-2:]
     assert np.abs(w_and_b - TABLE[0.6, 0.9][-2:]).min() > HALF_A_DIGIT
 
@@ -74,7 +74,7 @@ def test_the_valley_follows_the_closed_form(eta, x64):
 
     _, path = jax.lax.scan(step, {"v1": jnp.array(1.0), "v2": jnp.array(1.0)}, length=50)
     for v in path.values():
-        # atol is for η = 0.45: if the product 0.9v is rounded, v − 0.9v loses a digit in each step.
+        # atol is for η = 0.45, where v − 0.9v loses a digit in each step.
         np.testing.assert_allclose(v, (1 - 2 * eta) ** np.arange(1.0, 51.0), rtol=1e-13, atol=1e-16)
 
 
