@@ -1,4 +1,4 @@
-"""`pytest -m gpu`: run only the tests in tests/gpu, in one process and with users' optimizations, and list the figures.
+"""`pytest -m gpu`: run only tests/gpu, in one process and with users' optimizations, and list the measured values.
 
 The tests in other folders import libraries that a machine with a GPU need not have, such as tyro. A GPU may be
 available for minutes only, so the tests of the kernel run first. `JAXGD_GPU_SECONDS=40 pytest -m gpu` starts no test
@@ -13,7 +13,7 @@ import pytest
 
 FOLDER = pathlib.Path(__file__).with_name("gpu")
 ORDER = ("test_kernel.py", "test_determinism.py", "test_mathematics.py", "test_training.py", "test_checker.py")
-# The key of the user property that holds a figure's name, value and limits.
+# The key of the user property that holds the name, value and limits of a measurement.
 FIGURE = "figure"
 
 
@@ -32,7 +32,7 @@ class GpuRun:
     """A pytest plugin, because a conftest.py could not ignore files outside its own folder."""
 
     def __init__(self, config):
-        # Libraries may warn about this machine. Such a warning must not fail every test.
+        # A library's warning about this machine must not fail every test.
         config.addinivalue_line("filterwarnings", "default")
         self.started, self.seconds = time.monotonic(), float(os.environ.get("JAXGD_GPU_SECONDS", "inf"))
 
@@ -41,7 +41,7 @@ class GpuRun:
         return None if inside or collection_path in FOLDER.parents else True
 
     def pytest_collection_modifyitems(self, items):
-        # A file that was named on the command line may be outside the folder. It comes last.
+        # A file outside the folder, named on the command line, comes last.
         items.sort(key=lambda item: ORDER.index(item.path.name) if item.path.name in ORDER else len(ORDER))
 
     @pytest.hookimpl(tryfirst=True)
@@ -67,6 +67,6 @@ class GpuRun:
             if key == FIGURE and report.when == "call"
         ]
         if lines:
-            terminalreporter.section("figures and their limits")
+            terminalreporter.section("measured values and their limits")
             for line in lines:
                 terminalreporter.write_line(line)

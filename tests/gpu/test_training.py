@@ -31,7 +31,7 @@ def start(key=0):
 
 
 def run(kernel, network=None, *, epochs=EPOCHS, eta=ETA, key=KEY, **options):
-    """Train in mini-batches of ten by default. Runs with the same kernel and options share their programs."""
+    """Train in mini-batches of ten by default. Runs with the same kernel and options share compiled programs."""
     given = {"batch_size": 10, "precision": "highest", **options}
     key = jax.random.key(key) if isinstance(key, int) else key
     network = start() if network is None else network
@@ -73,10 +73,11 @@ def test_five_epochs_equal_the_books_loop(require, kernel):
     assert result.history.updates.tolist() == [120 * k for k in range(EPOCHS + 1)]
     moved = np.linalg.norm(flat(exact) - flat(start()))
     own, off = (np.linalg.norm(flat(network) - flat(exact)) / moved for network in (single, result.network))
-    # Both backends round to 22 bits or more, in another order than NumPy. They may lose two bits more than NumPy.
+    # Both backends keep at least 22 bits, NumPy's float32 keeps 24. So their error may be four times NumPy's.
     require("error", off, most=1e-5)
     require("error / NumPy's in float32", off / own, most=4)
-    # The cost is a sum of 1,197 terms in float32, with an error of √1197 × 2⁻²⁴ = 2e-6. The weights' error adds to it.
+    # The cost is a sum of 1,197 terms in float32, with an error of √1197 × 2⁻²⁴ = 2e-6. The error of the weights
+    # adds to it.
     require("error of the cost", abs(float(result.history.cost[-1]) / c - 1), most=1e-5)
     # One image of 1,197 may be on the border of two classes.
     require("error of the accuracy", abs(float(result.history.accuracy[-1]) - accuracy), most=1e-3)
@@ -101,13 +102,14 @@ def test_auto_chooses_the_cuda_kernel_or_xla_and_states_the_reason():
         assert choice.reason.startswith(reason)
 
 
-def test_the_full_batch_runs_by_xla(require):
+def test_xla_trains_on_the_full_batch(require):
     result = run("auto", epochs=2, batch_size=None, evaluate=False)
     assert result.kernel.name == "xla"
     network, (x, y) = start(), rows()
     for _ in range(2):
         network = trained_by_hand(network, x, y, np.arange(len(x)), ETA, len(x))
-    # Two updates from sums of 1,197 terms in float32: an error of √1197 × 2⁻²⁴ = 2e-6, plus that of the outputs.
+    # Each of the two updates is a sum of 1,197 terms in float32, with an error of √1197 × 2⁻²⁴ = 2e-6. The error of the
+    # outputs adds to it.
     off = np.linalg.norm(flat(result.network) - flat(network)) / np.linalg.norm(flat(network) - flat(start()))
     require("error", off, most=1e-5)
 

@@ -25,7 +25,7 @@ def is_sampled(item):
 def pytest_collection_modifyitems(config, items):
     """Keep part k of n of the sampled tests if JAXGD_TEST_CORPUS is "k/n". Count k from 0.
 
-    A hash of the name of a test's case or fault gives the part of the test.
+    A hash of the case's name, or of the fault's name, assigns each test to a part.
     """
     part, parts = map(int, os.environ.get("JAXGD_TEST_CORPUS", "0/1").split("/"))
     left_out = set()

@@ -113,7 +113,7 @@ RIGHT = {
 }
 
 
-# Each case compiles its own function, so the other cases are slow tests. test_consistency.py checks a random key.
+# Each case compiles its own function, so only these are quick tests. test_consistency.py checks a random key.
 QUICKLY_RIGHT = [
     "integers, None, flags and text among the arguments",
     "holomorphic",
@@ -147,18 +147,18 @@ WRONG = {
         "y",
         "3 times",
     ),
-    "jvp without one argument": (
+    "jvp that ignores one argument": (
         lambda: check_gradients(product, A, A + 1, jvp=lambda p, t: (p[0] * p[1], p[0] * t[1])),
         "x",
         "the whole leaf is zero",
     ),
-    "custom_vjp 0.5 times": (lambda: check_gradients(with_rule(square, lambda x, g: g * x), A), "x", "0.5 times"),
+    "custom_vjp × 0.5": (lambda: check_gradients(with_rule(square, lambda x, g: g * x), A), "x", "0.5 times"),
     "custom_vjp that ignores g": (
         lambda: check_gradients(with_rule(square, lambda x, g: 2 * x), A),
         "x",
         "the rule ignores its cotangent",
     ),
-    "1% in a leaf of 1e-30": (
+    "a leaf of 1e-30, its gradient × 1.01": (
         lambda: check_gradients(
             lambda p: jnp.sum(jnp.sin(p["a"] * 1e30)) + square(p["c"]),
             {"a": A * 1e-30, "c": A},
@@ -167,7 +167,7 @@ WRONG = {
         "p['a']",
         "1.01 times",
     ),
-    "an element of 1e-6 next to 1e6": (
+    "gradient × 1.5 at an element of 1e-6, right at 1e6": (
         lambda: check_gradients(square, jnp.array([1e-6, 1.0, 1e6]), gradient=lambda x: jnp.array([3.0, 2, 2]) * x),
         "x",
         "one element is wrong, [0]",
@@ -182,14 +182,14 @@ WRONG = {
         "x",
         "1 of 3 elements is NaN",
     ),
-    "wrong next to a kink": (
+    "one element at a kink, another element × 2": (
         lambda: check_gradients(
             lambda x: jnp.sum(jax.nn.relu(x)), jnp.array([0.0, 1, -1]), gradient=lambda x: jnp.array([0.0, 2, 0])
         ),
         "x",
         "one element is wrong, [1]",
     ),
-    "outside the slopes of both sides of a kink": (
+    "slope 5 claimed at a kink with slopes −1 and 1": (
         lambda: check_gradients(with_rule(jnp.abs, lambda x, g: 5 * g), jnp.array(0.0)),
         "x",
         "",
@@ -204,8 +204,8 @@ WRONG = {
 
 QUICKLY_WRONG = [
     "conjugate",
-    "jvp without one argument",
-    "an element of 1e-6 next to 1e6",
+    "jvp that ignores one argument",
+    "gradient × 1.5 at an element of 1e-6, right at 1e6",
     "NaN from the branch not taken",
 ]
 
@@ -234,7 +234,7 @@ OPEN = {
         lambda: check_gradients(lambda z: -jax.nn.log_softmax(z)[0], jnp.array([60.0, 0, 0])),
         "noise above the signal",
     ),
-    "a sum equal to 1": (
+    "sum of softmax": (
         lambda: check_gradients(lambda x: jnp.sum(jax.nn.softmax(x)), V),
         "noise above the signal",
     ),
@@ -291,19 +291,19 @@ BAD = {
         ShapeError,
         r"must return \(value, aux\)",
     ),
-    "an array for a gradient": (lambda: check_gradients(square, A, gradient=2 * A), DtypeError, "lambda"),
-    "vjp that is a gradient": (lambda: check_gradients(square, A, vjp=lambda x: 2 * x), ShapeError, "as jax.vjp"),
-    "jvp that is a gradient": (lambda: check_gradients(square, A, jvp=lambda x, t: 2 * t[0]), ShapeError, "as jax.jvp"),
-    "the exception of f": (lambda: check_gradients(lambda x: x @ x, A), TypeError, "dot_general requires"),
+    "gradient is an array": (lambda: check_gradients(square, A, gradient=2 * A), DtypeError, "lambda"),
+    "vjp returns only a gradient": (lambda: check_gradients(square, A, vjp=lambda x: 2 * x), ShapeError, "as jax.vjp"),
+    "jvp returns no values": (lambda: check_gradients(square, A, jvp=lambda x, t: 2 * t[0]), ShapeError, "as jax.jvp"),
+    "f raises": (lambda: check_gradients(lambda x: x @ x, A), TypeError, "dot_general requires"),
     "no derivative": (lambda: check_gradients(sine_by_numpy, A), ValueError, "do not support JVP"),
     "f is None": (lambda: check_gradients(None, A), DtypeError, "f must be a function, got NoneType"),
     "order True": (lambda: check_gradients(square, A, order=True), DtypeError, "order must be a whole number"),
-    "rtol an array": (lambda: check_gradients(square, A, rtol=np.ones(2)), DtypeError, "rtol must be one real number"),
+    "rtol [1, 1]": (lambda: check_gradients(square, A, rtol=np.ones(2)), DtypeError, "rtol must be one real number"),
     "seed 0.5": (lambda: check_gradients(square, A, seed=0.5), DtypeError, "seed must be a whole number"),
     "argnums text": (lambda: check_gradients(square, A, argnums="a" * 999), DtypeError, "argnums must be .*a…"),
     "has_aux 1": (lambda: check_gradients(square, A, has_aux=1), DtypeError, "has_aux must be True or False"),
     "a masked array": (lambda: check_gradients(square, np.ma.ones(3)), DtypeError, r"got MaskedArray float64\[3\]"),
-    "only a shape": (
+    "a ShapeDtypeStruct": (
         lambda: check_gradients(square, jax.ShapeDtypeStruct((2,), jnp.float32)),
         DtypeError,
         r"got ShapeDtypeStruct float32\[2\]",
@@ -350,7 +350,7 @@ def test_a_check_out_of_time_names_its_stage():
     ("stage", "words"), [(1, "in the quotients at a few steps"), (2, "in the quotients at many steps")]
 )
 def test_each_stage_checks_the_clock(monkeypatch, stage, words):
-    """The time is over after the first `stage` checks of the clock."""
+    """The first `stage` checks of the clock find time left. The later ones find none."""
     calls = iter(range(100))
     monkeypatch.setattr(check.Clock, "over", lambda self: next(calls) >= stage)
     report = check_gradients(square, A, gradient=lambda x: 3 * x)

@@ -65,7 +65,7 @@ def test_misfits_of_a_gradient_are_findings(gradient, words):
     assert bool(found) == bool(words)
 
 
-def test_a_leaf_of_another_shape_is_absent():
+def test_a_claimed_leaf_of_another_shape_is_left_out():
     claim = of_gradient(lambda p: {"a": A.T, "b": low(ONE)})
     assert claim.absent == {0}
     assert claim.values[0] is None
@@ -74,7 +74,7 @@ def test_a_leaf_of_another_shape_is_absent():
     assert [leaf for leaf, _ in claim.findings] == ["p['a']", "p['b']"]
 
 
-def test_a_list_for_a_tuple_is_a_misfit():
+def test_a_list_in_place_of_a_tuple_is_a_misfit():
     claim = of_gradient(lambda p: [2 * p[0], ONE], lambda p: np.sum(p[0] ** 2) + p[1], ((A, ONE),))
     assert texts(claim) == ["gradient has the containers [*, *], expected (*, *)"]
 
@@ -134,7 +134,7 @@ def test_misfits_of_a_jvp_are_findings(claimed, words):
     claim = claimed_jvp(point, out, claimed)
     for text in words:
         assert any(text in x for x in texts(claim)), texts(claim)
-    # A jvp that does not fit has no program to compare.
+    # A jvp with a misfit gets no forward program.
     assert bool(claim.findings) == bool(words) == (claim.forward is None)
 
 

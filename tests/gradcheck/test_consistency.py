@@ -33,7 +33,7 @@ def doubled_under_vmap(x):
 
 
 def test_a_function_that_differs_under_vmap_is_checked_without_vmap():
-    """The report says that vmap differs. The leaf is right if the claim is the derivative without vmap."""
+    """The report says that f differs under vmap. The claim is compared with the derivative without vmap."""
     report = check_gradients(doubled_under_vmap, A, gradient=lambda x: 2 * x)
     vmap = next(c for c in report.consistency if c.name == "jit = vmap")
     assert vmap.cause == "f depends on how it is run"

@@ -54,27 +54,27 @@ def test_a_claim_that_the_rounding_of_float32_hides_at_every_step_is_not_wrong(c
     assert judgment.cause is (Cause.NO_FLOAT64 if verdict is U else Cause.DIFFERS)
 
 
-# Difference, uncertainty, rtol, and the verdict for a gradient of size 1 and a floor of 1e-8.
+# Each case: difference, uncertainty, rtol and verdict. The gradient has size 1, and the floor is 1e-8.
 AGREE = {
     "equal": (0.0, 0.0, None, R),
-    "rounding": (0.9e-8, 0.0, None, R),
+    "below the floor": (0.9e-8, 0.0, None, R),
     "above the floor": (1.1e-8, 0.0, None, W),
     "within the uncertainty": (0.9e-4, 1e-4, None, R),
     "above the uncertainty": (1.1e-4, 1e-4, None, W),
-    "just resolved": (0.0, 0.9e-3, None, R),
-    "just not resolved": (0.0, 1.1e-3, None, U),
+    "uncertainty below the limit of 1e-3": (0.0, 0.9e-3, None, R),
+    "uncertainty above the limit of 1e-3": (0.0, 1.1e-3, None, U),
     "wrong in spite of a large uncertainty": (0.5, 1e-1, None, W),
     "allowed by rtol": (0.9e-2, 0.0, 1e-2, R),
     "not allowed by rtol": (1.1e-2, 0.0, 1e-2, W),
     "rtol and uncertainty add": (1.4e-2, 0.5e-2, 1e-2, R),
-    "resolved for rtol": (0.0, 0.9e-2, 1e-2, R),
-    "not resolved for rtol": (0.0, 1.1e-2, 1e-2, U),
-    "not resolved for a small rtol": (0.0, 0.9e-4, 1e-5, U),
+    "uncertainty below rtol": (0.0, 0.9e-2, 1e-2, R),
+    "uncertainty above rtol": (0.0, 1.1e-2, 1e-2, U),
+    "uncertainty above a small rtol": (0.0, 0.9e-4, 1e-5, U),
     "NaN": (math.nan, 1e-4, None, W),
     "infinite": (math.inf, 1e-4, None, W),
-    "unknown uncertainty": (0.0, math.inf, None, U),
-    "NaN as the uncertainty": (0.0, math.nan, None, U),
-    "NaN as both": (math.nan, math.nan, None, U),
+    "infinite uncertainty": (0.0, math.inf, None, U),
+    "uncertainty NaN": (0.0, math.nan, None, U),
+    "difference and uncertainty NaN": (math.nan, math.nan, None, U),
 }
 
 
@@ -94,16 +94,16 @@ def test_a_coarse_function_may_have_a_larger_uncertainty(resolution, expected):
     assert core.agree(0.0, 0.5e-2, 1.0, 1e-8, None, resolution)[0] is expected
 
 
-# Claimed slope of sin at 1 relative to the right one, noise of the claim, rtol, and the verdict and cause.
+# Each case: the claimed slope of sin at 1 divided by the right slope, the claim's noise, rtol, verdict and cause.
 CLAIMS = {
     "right": (1.0, 0.0, None, R, Cause.AGREES),
     "too large by 1e-7": (1 + 1e-7, 0.0, None, W, Cause.DIFFERS),
     "too large by 1e-9": (1 + 1e-9, 0.0, None, R, Cause.AGREES),
     "within thirty times the noise": (1 + 2e-5, 1e-6, None, R, Cause.AGREES),
     "beyond thirty times the noise": (1 + 8e-5, 1e-6, None, W, Cause.DIFFERS),
-    "unsteady": (1.0, 1e-3, None, U, Cause.UNSTEADY),
-    "unsteady and wrong": (2.0, 1e-3, None, W, Cause.DIFFERS),
-    "steady enough for rtol": (1.001, 1e-3, 0.1, R, Cause.AGREES),
+    "right but noisy": (1.0, 1e-3, None, U, Cause.UNSTEADY),
+    "wrong and noisy": (2.0, 1e-3, None, W, Cause.DIFFERS),
+    "noisy but allowed by rtol": (1.001, 1e-3, 0.1, R, Cause.AGREES),
     "NaN": (math.nan, 0.0, None, W, Cause.GRADIENT_NOT_FINITE),
     "infinite": (math.inf, 0.0, None, W, Cause.GRADIENT_NOT_FINITE),
     "zero": (0.0, 0.0, None, W, Cause.DIFFERS),
@@ -125,7 +125,7 @@ def test_a_difference_is_relative_to_the_size_of_the_claim():
         assert core.judge(claim(2e-9, size=size), q, None, False)[0].verdict is verdict
 
 
-def test_an_infinite_claim_is_undecided_where_the_quotient_is_not_known():
+def test_an_infinite_claim_is_undecided_if_the_quotient_is_unknown():
     q = slopes_of(lambda t: 1 / (1 - t) if t < 1 else math.nan, ladder(1e3, 4))
     (judgment,) = core.judge(claim(math.inf), q, None, False)
     assert judgment.verdict is U
@@ -148,24 +148,24 @@ noise, unsteady, rough, kink, jump, steep, edge, nowhere = (
     )
 )
 
-# The judgments along all directions, and the one that decides.
+# Each case: the judgments along all directions, and the judgment that decides.
 COMBINED = {
     "right": ([close, right, close], right),
     "one wrong among right ones": ([right, wrong, close], wrong),
     "the worst": ([wrong, worse, right], worse),
-    "NaN is the worst": ([worse, not_finite], not_finite),
-    "two right and noise": ([right, noise, close], right),
-    "one right and noise": ([noise, right], noise),
+    "NaN decides before a finite error": ([worse, not_finite], not_finite),
+    "two right, one noise: right": ([right, noise, close], right),
+    "one right, one noise: noise": ([noise, right], noise),
     "noise alone": ([noise, unsteady], noise),
-    "two right and a kink": ([right, close, kink], kink),
-    "two right and a jump": ([right, close, jump], jump),
-    "two right and an infinite slope": ([right, close, steep], steep),
-    "two right and a rough line": ([right, close, rough], rough),
-    "two right and an edge": ([right, close, edge], right),
-    "an edge before noise": ([noise, edge, right], edge),
-    "not finite before noise": ([noise, nowhere, right], nowhere),
-    "a rough line hides a wrong one": ([wrong, rough, right], rough),
-    "a kink before a jump": ([jump, kink], kink),
+    "two right, one kink: kink": ([right, close, kink], kink),
+    "two right, one jump: jump": ([right, close, jump], jump),
+    "two right, one infinite slope: infinite slope": ([right, close, steep], steep),
+    "two right, one rough line: rough line": ([right, close, rough], rough),
+    "two right, one edge: right": ([right, close, edge], right),
+    "an edge decides before noise": ([noise, edge, right], edge),
+    "a point that is not finite decides before noise": ([noise, nowhere, right], nowhere),
+    "a rough line decides before a wrong line": ([wrong, rough, right], rough),
+    "a kink decides before a jump": ([jump, kink], kink),
     "wrong in spite of a kink": ([wrong, kink, right], wrong),
     "wrong in spite of noise": ([wrong, noise, noise], wrong),
     "NaN at a kink": ([not_finite, kink], kink),

@@ -39,7 +39,7 @@ def test_an_exception_is_one_line():
 def test_single_elements_use_the_first_cotangent():
     shared = Shared([X], [], [np.ones((4, 3))], [np.ones((3, 1))])
     batch = points(shared, 0, np.arange(4), 0, 3, 0.5, 1j)
-    # The last direction, for single elements, uses cotangent 0. The others use the cotangents 0, 1 and 2.
+    # Directions 0, 1 and 2 use cotangents 0, 1 and 2. Direction 3, for single elements, uses cotangent 0.
     assert batch.cotangent.tolist() == [0, 1, 2, 0]
     assert batch.phase.dtype == complex
     assert batch.t.tolist() == [0.5] * 4
@@ -126,7 +126,7 @@ def test_a_rule_that_takes_the_modulus_of_its_cotangent_is_wrong_with_one_direct
 
 
 def by_iteration(g, tolerance):
-    """Return g/2 by an iteration that halves its error, and stops at an absolute tolerance for the last change."""
+    """Return g/2 by an iteration that halves its error. It stops when the change is at most `tolerance`."""
     start = jnp.zeros_like(g), jnp.full_like(g, jnp.inf)
     return jax.lax.while_loop(
         lambda s: jnp.max(jnp.abs(s[0] - s[1])) > tolerance, lambda s: (s[0] / 2 + g / 4, s[0]), start
@@ -154,7 +154,10 @@ def test_a_rule_that_iterates_to_an_absolute_tolerance_is_right_with_rtol(power)
 
 
 def jittering(size, factor, state=np.random.default_rng(0)):  # noqa: B008
-    """Return Σx² and its arguments. Its rule returns `factor` times the gradient, with random errors of `size`."""
+    """Return Σx² with a custom rule, and the arguments.
+
+    The rule returns `factor` times the gradient, with random relative errors of at most `size`.
+    """
 
     def backward(args, g):
         x, factor = args

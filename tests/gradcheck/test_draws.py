@@ -57,7 +57,7 @@ def test_cotangents_are_inversely_proportional_to_the_output_or_its_change():
     assert np.all((64 * np.abs(whole) >= 0.5) & (64 * np.abs(whole) <= 1.5))
     share = np.abs(own[:2]) * [1, 1e-3]
     assert np.all((share >= 0.499) & (share <= 1.501))
-    # A smaller change counts as 1e-5 of the largest element.
+    # A change below 1e-5 of the largest output counts as 1e-5 of this output.
     assert np.all(np.abs(own[2:]) <= 1.5e3)
 
 

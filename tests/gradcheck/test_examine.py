@@ -1,4 +1,4 @@
-"""Each leaf gets its own verdict, cause and pattern; many kinds of leaves share one function."""
+"""Each leaf of a function with many kinds of leaves gets its own verdict, cause and pattern."""
 
 import itertools
 
@@ -90,14 +90,14 @@ def test_a_gradient_that_is_not_finite_is_wrong_only_where_f_is_smooth():
     assert report.leaf("p['NaN']").pattern == "the whole leaf is NaN"
 
 
-def test_nan_at_a_kink_of_one_number_is_undecided():
+def test_a_nan_gradient_of_a_number_at_a_kink_is_undecided():
     report = check_gradients(lambda x: jnp.sqrt(x**2), 0.0)
     assert (report.verdict, report.cause) == ("cannot tell", "kink")
 
 
 # References.
 
-# f, its rule, and a reference: a function whose derivative is this rule.
+# Each case: f, its rule, and a reference, whose derivative is the rule.
 MEANT = {
     "straight through": (jnp.round, lambda x, g: g, lambda x: x),
     "reversed": (jnp.sin, lambda x, g: -g * jnp.cos(x), lambda x: -jnp.sin(x)),

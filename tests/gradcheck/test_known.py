@@ -22,15 +22,15 @@ UNDECIDED = {
     "cosh, arguments × 1e-06": "noise above the signal",
     "i0, arguments × 1e-06": "noise above the signal",
     "1 + sum of squares, x near 1e-06": "noise above the signal",
-    # At one of five seeds, the slope of the sum is 1e-8 of the sum.
+    # At one of five seeds, the slope is only 1e-8 of the value.
     "sigmoid of jaxgd, saturated": "noise above the signal",
-    # At two of five seeds, all results are differences of nearly equal numbers, and so are their derivatives.
+    # At two of five seeds, all results and their derivatives are differences of nearly equal numbers.
     "nn.squareplus, arguments × 1e+06": "a rounding of the point changes the gradient",
     # At one of five seeds, the compiled and the eager f differ by more than thirty times the measured noise.
     "difference of large numbers": "f depends on how it is run",
     # The function is NaN in float32 only.
     "bessel_jn": "not finite here",
-    # Its gradient is right in float64, and off by more than 5% in float32.
+    # The gradient is right in float64, but off by more than 5% in float32.
     "Bessel's function by recurrence": "far off only in the dtype of the arguments",
 }
 UNDECIDED_SHARE = 0.02
@@ -129,7 +129,7 @@ def test_every_kink_is_called_a_kink(case):
 
 
 def unexpected(case, dtype):
-    """Return the verdict, the cause or the error that the case does not expect; "" if all is as expected."""
+    """Return the unexpected verdict, cause or error, or "" if all is as expected."""
     try:
         report = checked(case, dtype, 0)
     except Exception as error:

@@ -143,7 +143,7 @@ def test_two_leaves_with_exchanged_gradients_are_named():
     }
     expected = {0: "the leaf holds the gradient of y", 1: "the leaf holds the gradient of x"}
     assert exchanged(searches, "xyz") == expected
-    # No exchange is reported between leaves of two claims, with a right leaf, or for searches of different sizes.
+    # No exchange is reported if the claims differ, if a leaf is right, or if the searches have different sizes.
     assert exchanged({("vjp", 0): searched(other), ("gradient", 1): searched(RIGHT, other)}, "xy") == {}
     assert exchanged({("gradient", 0): searched(RIGHT), ("gradient", 1): searched(RIGHT, other)}, "xy") == {}
     few = searched(other, index=np.arange(5))
@@ -151,7 +151,7 @@ def test_two_leaves_with_exchanged_gradients_are_named():
 
 
 def derivative(gradient, moved):
-    """Return a derivative with one leaf and the change of each element when the point moves by one rounding."""
+    """Return a derivative with one leaf. Each element changes by `moved` when the point moves by one rounding."""
     return Derivative("claim", 1e-8, *np.zeros((3, 1, 1)), gradients=[gradient[None]], moved=[moved])
 
 
@@ -162,13 +162,13 @@ def test_a_small_element_that_is_wrong_is_an_outlier():
     mask = outliers(derivative(claimed, still), derivative(right, still), 0)
     # An error below 1e-14 of the largest element may be rounding.
     assert mask.tolist() == [False, False, True, False]
-    # The noise of one element may be small by chance; another element of similar size shows the noise.
+    # An element's noise may be 0 by chance. Another element of similar size shows the noise.
     noisy = np.array([0.0, 0.0, 0.0, 0.0, 1e-7])
     longer = [np.append(x, 3e-6) for x in (claimed, right)]
     assert not outliers(derivative(longer[0], noisy), derivative(longer[1], noisy), 0).any()
-    # If moving the point changes nothing, the rounding is unknown, as for the mean of centered data.
+    # If moving the point changes nothing, the rounding is unknown.
     assert not outliers(derivative(claimed, np.zeros(4)), derivative(right, np.zeros(4)), 0).any()
-    # A difference of up to 1% is left to the comparison of the whole leaf.
+    # An error of up to 1% is no outlier. The comparison of the whole leaf judges it.
     assert not outliers(derivative(right * 1.009, still), derivative(right, still), 0).any()
 
 

@@ -54,7 +54,7 @@ def claimed(name):
 
 @functools.cache
 def with_rule(name):
-    """Return the cost with a spoiled custom rule, so that autodiff has no right gradient to compare with."""
+    """Return the cost with a spoiled custom rule. Autodiff uses this rule, so it gives no right gradient."""
     spoil = SPOILED[name][0]
     cost = jax.custom_vjp(lambda network, x, y: network_cost(network, x, y))
 
@@ -70,7 +70,7 @@ def require_caught(report, name):
     assert [leaf.name for leaf in report.leaves if leaf.verdict == "wrong"] == [
         f"network{leaf}" for leaf in SPOILED[name][1]
     ]
-    # The search for wrong elements found some in each spoiled leaf.
+    # Each spoiled leaf lists wrong elements.
     assert all(leaf.worst for leaf in report.leaves if leaf.verdict == "wrong")
 
 
@@ -81,7 +81,7 @@ EVERYWHERE = [(which, dtype) for which in ("random", "trained") for dtype in ("f
 @pytest.mark.parametrize(("which", "dtype"), EVERYWHERE)
 @pytest.mark.parametrize("name", SPOILED)
 def test_a_spoiled_rule_is_caught_at_all_weights_and_dtypes(name, which, dtype):
-    """The cost has the spoiled rule, so autodiff has no right gradient to compare with.
+    """Autodiff uses the spoiled rule, so no right gradient is known.
 
     At trained weights in float32, jax.test_util.check_grads finds none of the 13 faults.
     """
@@ -99,7 +99,7 @@ def test_a_spoiled_claim_is_caught_at_all_weights_and_dtypes(name, which, dtype)
 
 @jax.jit
 def cost_with_mask(network, x, y, mask):
-    """Return the cost. The mask is unused here; it is an argument of the claimed gradient below."""
+    """Return the cost, which ignores the mask. The claimed gradient below uses the mask."""
     return network_cost(network, x, y)
 
 
@@ -110,7 +110,7 @@ def masked(network, x, y, mask):
 
 
 def check_masked(index, which, dtype):
-    """Check backprop. If an index is given, that element of the first layer's gradient is too large by a fifth."""
+    """Check backprop. If an index is given, this element of the gradient by w¹ is multiplied by 1.2."""
     mask = np.ones((SIZES[1], SIZES[0]), dtype)
     if index is not None:
         mask[index] = 1.2
@@ -145,14 +145,14 @@ def one_element(index, factor=1.2):
 
 @functools.cache
 def order():
-    """Return the shape of the gradient by w¹ at trained weights, and its nonzero elements' indices, largest first."""
+    """Return the shape of the gradient by w¹ at trained weights, and the indices of nonzero elements, largest first."""
     with jax.enable_x64(True):
         g = np.abs(np.asarray(by_autodiff(*point("trained", "float64"))[0].w))
     return g.shape, np.argsort(-g, axis=None)[: np.count_nonzero(g)]
 
 
 def element_of(rank):
-    """Return the index of an element. A fraction `rank` of the nonzero elements is larger."""
+    """Return the index of the element that is smaller than a fraction `rank` of the nonzero elements."""
     shape, largest_first = order()
     return tuple(int(i) for i in np.unravel_index(largest_first[int(rank * (len(largest_first) - 1))], shape))
 

@@ -66,7 +66,7 @@ def test_a_problem_is_hashable_and_equal_only_for_the_same_function():
 
 def test_only_results_with_floats_are_outputs():
     found = with_outputs(prepare(mixed, ARGS, None, False), mixed(*ARGS))
-    # Dictionaries have sorted keys: empty, n, y, z.
+    # JAX sorts the keys of a dictionary: empty, n, y, z.
     assert found.problem.outputs == (2, 3)
     assert [y.shape for y in found.problem(found.v, found.traced)] == [(2, 3), (2,)]
     aux = with_outputs(prepare(lambda x: (jnp.sum(x), {"n": x}), (A,), None, True), 1.0)
@@ -129,13 +129,13 @@ def test_the_settings_of_a_check_end_with_the_check():
             assert settings() == (True, False, False, "standard", "allow", True)
             with evaluation(float64=True):
                 pass
-            # The log stays off although the inner evaluation has ended.
+            # Callbacks still log nothing after the inner evaluation has ended.
             assert settings()[-1]
         assert settings() == before
 
 
 def test_strict_promotion_of_dtypes_and_ranks_is_no_obstacle():
-    """In float64, f and its rule mix dtypes, but in the user's float32 they do not."""
+    """f and its rule mix dtypes in float64, but not in the user's float32."""
     constant = jnp.array([1, 2, 3], jnp.float32)
     rule = jax.custom_vjp(lambda x, factor: jnp.sum(jnp.sin(x) * constant))
     rule.defvjp(
@@ -147,7 +147,7 @@ def test_strict_promotion_of_dtypes_and_ranks_is_no_obstacle():
             report = check_gradients(rule, X, traced(factor))
             assert report.verdict == verdict, str(report)
             assert report.dtype == "float64"
-        # An f that the user's own settings refuse raises as it does without the check.
+        # If f raises under the user's settings, the check raises the same exception.
         with pytest.raises(jax.dtypes.TypePromotionError):
             check_gradients(lambda x: jnp.sum(x * jnp.arange(3)), X)
 

@@ -33,7 +33,7 @@ W = [normal(2, 2)]
 
 
 def f(x, z):
-    """A bilinear function. F(t) along a direction in one leaf is linear, so that difference quotients are exact."""
+    """A bilinear function. F(t) along a direction in one leaf is linear, so difference quotients are exact."""
     return {"n": jnp.arange(2), "y": x @ z}
 
 
@@ -53,7 +53,7 @@ def point(leaf, t=0.0, start=0, stop=6, phase=1.0, direction=1):
 
 
 def masked(leaf, start=0, stop=6, phase=1.0, direction=1):
-    """Return the direction in one leaf as arrays, with only the elements from start to stop."""
+    """Return the direction in one leaf as arrays, set to 0 outside the elements `start` to `stop` − 1."""
     place = np.arange(V[leaf].size).reshape(V[leaf].shape)
     u = np.where((start <= place) & (place < stop), U[leaf][direction], 0)
     u = u * phase if leaf else u * np.real(phase)
@@ -91,17 +91,17 @@ def test_value_forward_and_reverse_have_the_same_slope(problem, shared, leaf, op
     assert claim(shared, point(leaf, **options)) == pytest.approx(expected)
 
 
-def test_outputs_are_values_without_a_gradient(problem, shared):
+def test_outputs_computes_values_and_no_gradient(problem, shared):
     out, gradient = Outputs(problem)([], (shared.v, [W[0][0]]))
     np.testing.assert_allclose(out[0], V[0] @ V[1])
     assert gradient == []
 
 
-def test_a_claimed_vjp_is_placed_by_leaf(problem, shared):
+def test_a_claimed_vjp_gives_zeros_for_a_leaf_without_a_usable_value(problem, shared):
     claim = ClaimedVjp(problem, Opaque(lambda *args: jax.vjp(f, *args)), (0, None))
     _, (x, z) = claim([], (shared.v, [W[0][0]]))
     np.testing.assert_allclose(x, np.real(np.outer(W[0][0], V[1])))
-    # A leaf without a usable value has zeros.
+    # The claim has no usable value for z.
     np.testing.assert_array_equal(z, np.zeros(3))
 
 

@@ -29,8 +29,8 @@ SMOOTH = {
     "log near 0": (lambda t: np.log(1e-3 + t), 1e3),
     "frequency 100": (lambda t: np.sin(100 * (1 + t)), 100 * np.cos(100.0)),
     "frequency 1e6": (lambda t: np.sin(1e6 * (1 + t)), 1e6 * np.cos(1e6)),
-    "steeper within small steps": (lambda t: np.sin(1 + t) + t * np.exp(-((1e4 * t) ** 2)), 1 + np.cos(1.0)),
-    "rounded off at a kink": (lambda t: np.sqrt((t + 1e-4) ** 2 + 1e-8), 1 / np.sqrt(2)),
+    "steeper for t below 1e-4": (lambda t: np.sin(1 + t) + t * np.exp(-((1e4 * t) ** 2)), 1 + np.cos(1.0)),
+    "a rounded kink nearby": (lambda t: np.sqrt((t + 1e-4) ** 2 + 1e-8), 1 / np.sqrt(2)),
     "kink nearby": (lambda t: abs(t + 1e-3), 1.0),
     "tiny": (lambda t: 1e-200 * np.sin(1 + t), 1e-200 * np.cos(1.0)),
     "huge": (lambda t: 1e200 * np.sin(1 + t), 1e200 * np.cos(1.0)),
@@ -59,7 +59,7 @@ def test_the_short_ladder_suffices_for_a_smooth_function(name):
     assert SAFETY * q.error[0] <= 1e-9 * abs(derivative)
 
 
-@pytest.mark.parametrize("name", ["frequency 100", "frequency 1e6", "steeper within small steps"])
+@pytest.mark.parametrize("name", ["frequency 100", "frequency 1e6", "steeper for t below 1e-4"])
 def test_the_short_ladder_gives_a_large_error_if_it_is_too_coarse(name):
     """The last step shows that F varies on a smaller scale, so a claim equal to the quotient is not called right.
 
@@ -158,7 +158,10 @@ def share(verdict, found):
 @pytest.mark.parametrize("name", MADE)
 @pytest.mark.parametrize("noise", [0.0, 1e-12, 1e-8, 1e-4])
 def test_the_derivatives_of_random_functions_with_noise_are_within_the_error(name, noise):
-    """On the long ladder, all slopes are within ten errors, or 99.5% for noise of 1e-4; on the short one, 99% are."""
+    """On the long ladder, all slopes are within ten errors for noise up to 1e-8, and 99.5% for noise of 1e-4.
+
+    On the short ladder, at least 99% of the slopes are within ten errors.
+    """
     beyond, found = verdicts(*draw(MADE[name], 400, LONG, noise))
     assert max(beyond, share(W, found)) <= (0.005 if noise > 1e-8 else 0)
     assert share(R, found) >= {0.0: 1, 1e-12: 0.95, 1e-8: 0.8, 1e-4: 0}[noise]
@@ -183,7 +186,7 @@ def test_a_claim_may_equal_the_slope_of_small_or_of_large_steps():
 
     assert verdict(1e-6, 3.0) is verdict(1e-6, 3 + 1e-6) is R
     assert verdict(1e-6, 3 + 1e-4) is W
-    # Two slopes that differ by more than a thousandth leave the slope unknown.
+    # If the two slopes differ by more than a thousandth, the slope is unknown.
     assert verdict(1.0, 4.0) is U
 
 
@@ -191,7 +194,7 @@ def test_a_deviation_that_vanishes_at_the_smallest_steps_is_no_noise():
     off = np.where(LONG > 1e-7, 1e-11, 1e-15)[None, None] / LONG
     rounding, level = np.array([1e-15]), np.array([[1e-11]])
     assert quotients._structure(LONG, off, rounding, level)[0, 0] == off.max()
-    # Noise of the same size at all steps is no structure, nor are a few roundings.
+    # A deviation of the same size at all steps is noise. A deviation of a few roundings does not count.
     assert quotients._structure(LONG, 1e-11 / LONG[None, None], rounding, level)[0, 0] == 0
     assert quotients._structure(LONG, off, np.array([1e-13]), level)[0, 0] == 0
 
@@ -206,20 +209,20 @@ def test_ripples_below_the_steps_of_the_short_ladder_are_detected(size, varies):
 SINGULAR = {
     "relu": (lambda t: max(t, 0.0), Cause.KINK),
     "absolute value": (abs, Cause.KINK),
-    "a small kink in a smooth function": (lambda t: np.sin(1 + t) + 1e-4 * abs(t), Cause.KINK),
-    "a kink of 1e-5": (lambda t: np.sin(1 + t) + 1e-5 * abs(t), Cause.KINK),
-    "a kink of a curved function": (lambda t: np.exp(t) if t > 0 else np.cos(t), Cause.KINK),
+    "sine plus a kink of 1e-4": (lambda t: np.sin(1 + t) + 1e-4 * abs(t), Cause.KINK),
+    "sine plus a kink of 1e-5": (lambda t: np.sin(1 + t) + 1e-5 * abs(t), Cause.KINK),
+    "curved on both sides of a kink": (lambda t: np.exp(t) if t > 0 else np.cos(t), Cause.KINK),
     "step": (lambda t: float(t > 0), Cause.JUMP),
-    "step in a smooth function": (lambda t: np.sin(1 + t) + (t >= 0), Cause.JUMP),
-    "another value at 0 alone": (lambda t: float(t == 0), Cause.JUMP),
+    "sine plus a step": (lambda t: np.sin(1 + t) + (t >= 0), Cause.JUMP),
+    "1 at 0, otherwise 0": (lambda t: float(t == 0), Cause.JUMP),
     "cube root": (np.cbrt, Cause.STEEP),
     "root of the absolute value": (lambda t: np.sqrt(abs(t)), Cause.STEEP),
     "power 0.9": (lambda t: abs(t) ** 0.9, Cause.STEEP),
     "root": (np.sqrt, Cause.EDGE),
-    "root in the other direction": (lambda t: np.sqrt(-t), Cause.EDGE),
+    "root of −t": (lambda t: np.sqrt(-t), Cause.EDGE),
     "logarithm": (np.log, Cause.NOT_FINITE),
     "NaN": (lambda t: math.nan, Cause.NOT_FINITE),
-    "infinite at 0 alone": (lambda t: 1 / t if t else math.inf, Cause.NOT_FINITE),
+    "infinite at 0 only": (lambda t: 1 / t if t else math.inf, Cause.NOT_FINITE),
     "NaN at small steps": (lambda t: t if abs(t) > 1e-9 or t == 0 else math.nan, Cause.NOT_FINITE),
 }
 
@@ -273,8 +276,8 @@ def test_a_claim_is_outside_a_kink_only_if_it_is_outside_along_all_lines():
     assert not core.outside_the_kink(claim(5.0, 1.5), q)
 
 
-def test_a_kink_that_explains_a_difference_is_not_a_wrong_claim():
-    """A gap of 1e-7 of the slope counts as rounding, but a claim that differs by less may be a one-sided slope."""
+def test_a_claim_that_equals_a_one_sided_slope_is_not_wrong():
+    """A kink whose gap is 1e-7 of the slope counts as smooth, but a claim of a one-sided slope is undecided."""
     F = lambda t: t + 0.5e-7 * abs(t)  # noqa: E731
     assert slopes_of(F).cause[0] is Cause.AGREES
     for claimed, expected in ((1 + 0.5e-7, (U, Cause.KINK)), (1 + 1e-6, (W, Cause.DIFFERS)), (1.0, (R, Cause.AGREES))):
@@ -305,7 +308,7 @@ def test_noise_of_float32_is_estimated(name, F):
 
 
 def few_digits(dtype, h, factor, inner, fastest=10.0, n=1000):
-    """Return the verdicts on `factor` times the derivatives of random sines with a result rounded to a dtype.
+    """Return the verdicts on `factor` times the derivatives of random sines, whose results are rounded to a dtype.
 
     `inner` is the dtype of the argument x + t, with x from 1 to 2. The frequencies go from 0.1 to `fastest`.
     """
@@ -399,7 +402,7 @@ def test_the_error_is_at_least_the_noise_divided_by_the_step():
     _, error, rung, level, *_ = romberg(h, np.full((1, 6), 7.0), np.array([1e-6]), np.zeros(1), 2)
     assert level[0] == 1e-6
     assert error[0] == pytest.approx(1e-6 / h[rung[0]])
-    # The largest step that smaller steps confirm has the smallest error.
+    # Rung 1 is the largest step that smaller steps confirm, so its error is the smallest.
     assert rung[0] == 1
 
 

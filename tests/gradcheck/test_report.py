@@ -1,4 +1,4 @@
-"""The verdict of a report, and the report as text, JSON and exception: from made-up checks and from real ones."""
+"""The verdict of a report, and the report as text, JSON and exception, for made-up and real checks."""
 
 import dataclasses
 import json
@@ -149,7 +149,7 @@ def test_the_table_has_sixteen_rows_and_omits_right_leaves_first():
     names = [f"w{i}" for i in range(20)]
     text = str(report(*(leaf(wrong if name in ("w17", "w3") else right, name=name) for name in names)))
     rows = [line.split()[0] for line in text.splitlines() if "float32[3]" in line]
-    # The leaves stay in the order of the arguments. The wrong leaf w17 takes the row of w15.
+    # The rows keep the order of the arguments. The wrong leaf w17 replaces the right leaf w15.
     assert rows == [*names[:15], "w17"]
     assert "… and 4 more leaves, all right" in text
     some = str(report(*(leaf(wrong, name=name) for name in names)))
@@ -243,7 +243,7 @@ def test_the_report_names_the_fault_and_fits_a_screen():
     assert "second derivatives" in text
 
 
-def test_json_has_the_verdict_the_leaves_and_the_evaluations():
+def test_json_holds_verdict_leaves_and_evaluations():
     report = check_gradients(square, A, gradient=lambda x: jnp.full_like(x, jnp.nan))
     plain = json.loads(report.to_json())
     assert plain["verdict"] == "wrong"

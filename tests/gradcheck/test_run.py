@@ -81,7 +81,7 @@ def test_the_exception_of_the_first_element_passes_through_if_all_raise():
 
 
 def test_large_shared_data_limit_the_elements_that_run_at_once(monkeypatch):
-    """Each element counts as one copy of the shared data. The limit is the size of eight copies."""
+    """The limit is eight copies of the shared data, one per element."""
     monkeypatch.setattr(run, "_BYTES_AT_ONCE", 8 * A.nbytes)
     runner = Runner()
     out = runner(lambda shared, x: jnp.sum(shared) * x, A, np.arange(20, dtype=np.float32))
@@ -115,8 +115,8 @@ def unrelated(v):
     return v[0] * jax.lax.while_loop(lambda c: c < 3, lambda c: c + 1, 0)
 
 
-# A function of v, the coarsest float or complex dtype of its computations with v, and True if they iterate until a
-# condition holds.
+# Each case: a function of v, the coarsest float or complex dtype in which it computes with v, and True if a while loop
+# depends on v.
 TRAITS = {
     "float64": (lambda v: jnp.sin(v[0]), "float64", False),
     "float32": (cast(jnp.float32), "float32", False),
@@ -125,11 +125,11 @@ TRAITS = {
     "an int8 does not count": (lambda v: v[0] * jnp.argmax(v[0]).astype(jnp.int8), "float64", False),
     "float16 inside jit": (lambda v: jax.jit(cast(jnp.float16))(v), "float16", False),
     "float16 inside scan": (in_scan, "float16", False),
-    "bfloat16 without v": (counted, "float64", False),
+    "bfloat16 independent of v": (counted, "float64", False),
     "a while loop": (in_while, "float64", True),
     "a while loop inside jit": (lambda v: jax.jit(in_while)(v), "float64", True),
-    "a while loop without v": (unrelated, "float64", False),
-    "JAX cannot trace it": (lambda v: np.float32(v[0]), "float64", False),
+    "a while loop independent of v": (unrelated, "float64", False),
+    "NumPy, which JAX cannot trace": (lambda v: np.float32(v[0]), "float64", False),
 }
 
 

@@ -110,7 +110,7 @@ def test_a_function_that_refuses_float64_runs_in_the_dtype_of_its_arguments():
     np.testing.assert_allclose(lines[0].plus[0], [by_hand(d, 0, 0, h) for h in constants.SHORT], rtol=1e-5)
 
 
-def test_the_narrowest_dtype_has_a_name():
+def test_eps_determines_the_name_of_the_narrowest_dtype():
     _, sampler, _ = sampled(f, 1)
     for eps, name in ((2.0**-7, "bfloat16"), (2.0**-10, "float16"), (2.0**-23, "float32"), (2.0**-52, "float64")):
         assert dataclasses.replace(sampler, narrow=eps).narrowest == name

@@ -19,7 +19,7 @@ def with_rule(f, backward):
 
 
 def sine_with(second):
-    """Return Σ sin with a right first derivative and the second derivative `second`."""
+    """Return x ↦ Σ sin x. The first derivative is right, and the second derivative is `second`."""
     derivative = jax.custom_jvp(jnp.cos)
     derivative.defjvp(lambda x, t: (derivative(x[0]), second(x[0]) * t[0]))
     sine = jax.custom_jvp(lambda x: jnp.sin(x))
@@ -28,7 +28,7 @@ def sine_with(second):
 
 
 def swirl(x):
-    """Return a field without a potential, which equals the gradient of ‖x‖²/2 only at (1, 2)."""
+    """Return a vector field without a potential. It equals the gradient of ‖x‖²/2 only at (1, 2)."""
     away = x - jnp.array([1.0, 2.0])
     return x + jnp.array([away[1], -away[0]])
 
@@ -43,7 +43,7 @@ def bend(x, c):
 
 @jax.jit
 def bend_backward(inputs, g):
-    """Return x times g at x = (1, 2), with a wrong derivative for c = 1, 2 and 3."""
+    """Return the right gradient g x at x = (1, 2). Its derivative is wrong for c = 1, 2 and 3."""
     x, c = inputs
     hide = jax.lax.stop_gradient
     away = x - jnp.array([1.0, 2.0])
@@ -88,7 +88,7 @@ def test_a_field_without_a_potential_has_an_asymmetric_hessian():
 
 @jax.jit
 def hidden(x, c):
-    """Return a value with the gradient cos x; for c = 1, its second derivative is 0."""
+    """Return a value with the gradient cos x. For c = 1, the second derivative is 0."""
     hide = jax.lax.stop_gradient
     return jnp.sum(jnp.where(c == 1, x * hide(jnp.cos(x)), hide(x) + jnp.sin(x)))
 

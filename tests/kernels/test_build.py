@@ -1,4 +1,4 @@
-"""The build of the native library, in one test with a script in place of the compiler, and the files of a wheel."""
+"""The build of the native library and the files of a wheel. In one test, a script replaces the compiler."""
 
 import importlib.util
 import os
@@ -60,7 +60,7 @@ def test_a_library_is_kept_only_while_its_sources_and_commands_are_unchanged(tmp
 
     assert build()[0]
     assert not build()[0]
-    # A change of a header, of the compiler or of a flag leads to compilation, and so does undoing the change.
+    # A change of a header, the compiler or a flag triggers compilation. So does undoing the change.
     with (sources / "packing.h").open("a") as header:
         header.write("// changed\n")
     for changed in ({}, {"FAKE": "two"}, {}, {"CXXFLAGS": "-g"}, {"LDFLAGS": "-g"}, {"FAKE": "x86_64"}):
@@ -93,7 +93,7 @@ def test_a_library_is_kept_only_while_its_sources_and_commands_are_unchanged(tmp
 def test_a_wheel_holds_the_cuda_kernel_and_no_emulation(tmp_path, compiler):
     """Without a C++ compiler, the wheel lacks only the native library."""
     root, copy = SOURCE.parents[2], tmp_path / "copy"
-    # A library that is up to date is kept, which saves 20 s.
+    # An up-to-date library is kept, which saves 20 s.
     left_out = ("__pycache__",) if compiler else ("__pycache__", "_native.so")
     shutil.copytree(root / "jaxgd", copy / "jaxgd", ignore=shutil.ignore_patterns(*left_out))
     # Another process may write the byte code of tests/kernels meanwhile, so it is not copied.
@@ -112,7 +112,7 @@ def test_a_wheel_holds_the_cuda_kernel_and_no_emulation(tmp_path, compiler):
     assert ("jaxgd/kernels/_native.so" in names) == compiler
     assert ("none-any" in wheel.name) == (not compiler)
     if compiler and sys.platform == "linux" and importlib.util.find_spec("auditwheel"):
-        # The library needs only those of the host's libraries that manylinux allows, so only the tag changes.
+        # The library needs only host libraries that manylinux allows, so auditwheel changes only the tag.
         words = [sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", tmp_path / "tagged", wheel]
         subprocess.run(words, check=True, timeout=100)
         (tagged,) = (tmp_path / "tagged").iterdir()

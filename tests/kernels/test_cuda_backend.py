@@ -44,7 +44,7 @@ REASONS = {
     "too many inputs": ({"sizes": (1025, 5, 3)}, "the CUDA kernel takes at most 1,024 inputs, got 1,025"),
     "too many hidden neurons": ({"sizes": (20, 33, 3)}, "the CUDA kernel takes at most 32 hidden neurons, got 33"),
     "too many outputs": ({"sizes": (20, 5, 17)}, "the CUDA kernel takes at most 16 outputs, got 17"),
-    "a large mini-batch": ({"batch_size": 17}, "the CUDA kernel takes at most 16 examples per mini-batch, got 17"),
+    "batch_size 17": ({"batch_size": 17}, "the CUDA kernel takes at most 16 examples per mini-batch, got 17"),
     "full batch": ({"batch_size": None}, "the CUDA kernel needs mini-batches, got the full batch"),
     "bfloat16 products": (
         {"precision": "bfloat16"},
@@ -104,7 +104,7 @@ def test_without_a_gpu_the_error_gives_the_reason():
 
 # Kernels and their names, with a fake driver and a fake compiler.
 class FakeCompiler(nvrtc.Compiler):
-    """A compiler whose machine code is the text of the shape and the architecture."""
+    """A fake compiler. Its machine code is the shape and the architecture as text."""
 
     def __init__(self, error=None):
         self.version, self.error = (13, 0), error
@@ -188,7 +188,7 @@ def test_a_kernel_is_loaded_once_for_two_gpus_and_prepared_on_both(gpus):
 
 @pytest.mark.parametrize(("second", "prepared"), [({}, 2), ({75: 10}, 1), ({75: 8}, 1)], ids=str)
 def test_a_kernel_is_prepared_on_every_gpu_of_the_same_kind(gpus, second, prepared):
-    """A traced program may run on any of these GPUs. Each needs a higher limit of shared memory for the kernel."""
+    """A traced program may run on any GPU of this kind. The kernel needs a higher limit of shared memory on each."""
     fake = gpus(devices=({}, second))
     backend.name_of(SHAPE)
     assert fake.calls.count("cuLibraryLoadData") == 1
@@ -298,7 +298,7 @@ GRIDS = {"networks": NETWORK, "orders": ORDER, "η": ETA, "all": ALL}
 
 
 def with_front(axes, front=(6,)):
-    """Return the shapes of an epoch's arguments, with the leading axes `front` where `axes` is 0."""
+    """Return the shapes of an epoch's arguments. Arguments with 0 in `axes` have the leading axes `front`."""
     plain, batched = shapes(), shapes(front)
     return [each if axis == 0 else same for axis, each, same in zip(axes, batched, plain, strict=True)]
 

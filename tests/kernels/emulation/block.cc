@@ -81,7 +81,7 @@ struct Fiber {
   void* tsan = nullptr;
   void* asan = nullptr;
   bool done = false;
-  bool fenced = false;  // fence_before_copies was called since the last barrier of the block
+  bool fenced = false;  // true if fence_before_copies was called since the block's last barrier
   int waits_at = 0;     // the line of the kernel; 0 if the fiber does not wait
 };
 

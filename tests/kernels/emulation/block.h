@@ -104,13 +104,12 @@ inline float of_bits(uint32_t word) {
   return x;
 }
 inline float fused(float a, float b, float c) { return std::fma(a, b, c); }
-// A GPU also computes the exponential as a power of 2. The rounding of the product, the largest error for a large x, is
-// the same.
+// As on a GPU, exp(x) is computed as a power of 2. For a large x, the rounding of the product causes most of the error.
 inline float fast_exp(float x) { return std::exp2(x * 1.44269504f); }
 inline float fast_reciprocal(float x) { return 1.0f / x; }
 
 struct Arrivals {
-  uint64_t number;  // the index of its phase in block.cc
+  uint64_t number;  // an index of `phases` in block.cc
 };
 void arrivals_init(Arrivals* arrivals);
 void arrivals_expect(Arrivals* arrivals, int bytes, int line = __builtin_LINE());
