@@ -1,4 +1,4 @@
-"""The extensions of docs/extend.md work: each is one new module or function, one registry entry, and one test."""
+"""The extensions of docs/extend.md work. Each needs one module or function, one registry entry, and one test."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import pages
 import pytest
 
 TEXT = (pages.ROOT / "docs/extend.md").read_text(encoding="utf-8")
-# A Python block is a new file. A diff block adds the lines with "+" to an existing file, next to the line without "+".
+# A Python block is a new file. A diff block adds its "+" lines next to a line of an existing file.
 BLOCK = re.compile(r"(?ms)^```(?:py\n# |diff\n--- )(\S+)\n(.*?)^```$")
 COMMAND = re.compile(r"(?m)^\$ jaxgd (.*)$")
 

@@ -30,7 +30,7 @@ def run(pytester):
 def test_the_plugin_loads_in_any_project_without_warnings_and_without_jax(tmp_path):
     heavy = "{'jax', 'jaxlib', 'numpy', 'optax'}"
     (tmp_path / "test_it.py").write_text(f"import sys\n\ndef test_it(): assert not {heavy} & set(sys.modules)\n")
-    # Switch off the plugin of jaxtyping, which imports NumPy, and that of Hypothesis, which takes a second.
+    # jaxtyping's plugin would import NumPy. Hypothesis' plugin would take a second.
     words = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
     words += ["-p", "no:jaxtyping", "-p", "no:hypothesispytest"]
     done = subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTEST_ADDOPTS": ""}, capture_output=True, text=True)
