@@ -34,7 +34,7 @@ def make(file, block, root):
 
 
 @pytest.mark.parametrize("name", ["A rule", "A backend", "A data set", "An activation", "A cost"])
-def test_an_extension_touches_at_most_one_module_one_registry_and_one_test(name):
+def test_an_extension_needs_at_most_one_module_one_registry_entry_and_one_test(name):
     section = TEXT.split(f"\n## {name}\n")[1].split("\n## ")[0]
     new = [file for file, block in BLOCK.findall(section) if not is_change(block)]
     registries = {file for file, block in BLOCK.findall(section) if is_change(block)}

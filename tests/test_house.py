@@ -23,7 +23,7 @@ import jaxgd
 from jaxgd.rules.registry import RULES
 
 HOME = Path(jaxgd.__file__).parent
-# The rooms of jaxgd, its top-level modules and folders. A room imports only from the rooms above it.
+# The rooms of jaxgd are its top-level modules and folders. A room imports only from the rooms above it.
 ORDER = (
     *("typed", "tracebacks", "errors", "files", "pytree", "pieces", "seen", "outcome", "progress", "mesh"),
     *(
@@ -226,7 +226,7 @@ def misdocumented(value):
         returns = inspect.signature(value).return_annotation not in (None, "None")
         needed = (("Returns", "Example") if returns else ("Example",)) if parts["Args"] else ()
     faults += [
-        f"{part} lists {', '.join(listed.get(part, ())) or 'nothing'}, and the names are {', '.join(names)}"
+        f"{part} lists {', '.join(listed.get(part, ())) or 'nothing'}, but the names are {', '.join(names)}"
         for part, names in parts.items()
         if listed.get(part, []) != names
     ]
@@ -261,8 +261,8 @@ Example:
     ("old", "new", "fault"),
     [
         ("plus y.", "plus\ny.", "several lines"),
-        ("    x: A number.\n", "", "lists y, and"),
-        ("    x: A number.\n", "    z: A number.\n", "lists z, y, and"),
+        ("    x: A number.\n", "", "lists y, but"),
+        ("    x: A number.\n", "    z: A number.\n", "lists z, y, but"),
         ("Args:", "Shapes:", "lists nothing"),
         ("Returns:", "Result:", "Returns is missing"),
         ("Example:\n", "", "Example is missing"),
@@ -291,7 +291,7 @@ def test_an_undocumented_attribute_is_found():
         x: int
         y: int
 
-    assert misdocumented(Pair) == ["Attributes lists x, and the names are x, y"]
+    assert misdocumented(Pair) == ["Attributes lists x, but the names are x, y"]
 
 
 def python(code):

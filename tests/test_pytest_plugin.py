@@ -158,7 +158,7 @@ def test_check_gradients_uses_the_markers_seed(run):
     assert names(result) == ["test_seed[seed3]", "test_seed[seed4]"]
 
 
-def test_a_class_marker_applies_only_to_tests_that_use_it(run):
+def test_a_class_marker_affects_only_tests_that_need_its_arguments(run):
     """The closest marker decides each argument. A user's parametrization replaces the plugin's fixture."""
     result = run("""
         @pytest.mark.gradients(points=[1.0, 2.0], seeds=2, strict=True)

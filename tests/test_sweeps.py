@@ -115,7 +115,7 @@ def test_a_stopped_sweep_of_the_full_batch_resumes_bit_for_bit(tmp_path):
     assert (tmp_path / "a/table.parquet").read_bytes() == (tmp_path / "b/table.parquet").read_bytes()
 
 
-def test_a_complete_folder_returns_at_once(whole, tmp_path):
+def test_a_complete_folder_trains_nothing(whole, tmp_path):
     sweep(folder=tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     again = sweep(folder=tmp_path, stop=lambda: pytest.fail("it ran an epoch"))

@@ -109,7 +109,7 @@ def test_an_epoch_with_l2_and_a_schedule_equals_the_books_loop(few, network, x64
 
     for epoch in range(2):
         order = np.asarray(random_order(jax.random.fold_in(key, epoch), 50))
-        # The decay is λ/50 for every mini-batch, also for the last one, which has one example.
+        # The decay is λ/50 for every mini-batch, also for the last one of one example.
         v = trained_by_hand(v, x, y, order, eta, 7, entropy=True, decay=l2 / 50, done=8 * epoch)
         c, _, gradient = by_hand(v, x, y, entropy=True)
         full = tuple(g._replace(w=g.w + l2 / 50 * layer.w) for g, layer in zip(gradient, v, strict=True))
@@ -376,7 +376,7 @@ def test_a_run_that_becomes_not_finite_returns_its_last_finite_network(few, netw
 
 
 @pytest.mark.parametrize("batch_size", often([10, None], [None]), ids=str)
-def test_a_wide_network_trains_as_a_small_one(few, network, batch_size, monkeypatch):
+def test_the_two_programs_of_a_wide_network_give_the_same_results(few, network, batch_size, monkeypatch):
     """For a wide network, `train` runs two programs per epoch. Without a callback, it deletes the old gradient."""
     settings = {"epochs": 50, "batch_size": batch_size, "eta": 9.0, "key": jax.random.key(0), "cost": fragile}
     want, states = train(network, few, kernel="xla", **settings), []
