@@ -37,14 +37,14 @@ def tool(name: str) -> str:
 
 
 def units() -> list[tuple[Path, list[str]]]:
-    """Return each source with the flags that compile it; kernels.cc occurs once per instruction set."""
+    """Return each source with its compiler flags. kernels.cc occurs once per instruction set."""
     build = runpy.run_path(str(KERNELS / "src/build.py"))
     compiled = build["commands"]().units.values()
     first = len(build["compiler"]())
     library = [(KERNELS / "src" / words[-1], [*words[first:-2], f"-isystem{build['headers']()}"]) for words in compiled]
     shape = runpy.run_path(str(KERNELS / "cuda/shape.py"))["Shape"](784, 30, 10, 10, 2)
     defines = [f"-D{name}={value}" for name, value in shape.defines().items()]
-    # The emulation's folder comes first, so that its block.h replaces the GPU's.
+    # The emulation's folder comes first, so that its block.h replaces the block.h for GPUs.
     include = ["-std=gnu++17", f"-I{EMULATION}", f"-I{KERNELS / 'cuda'}", "-Wno-unknown-pragmas", *defines]
     return [*library, (EMULATION / "emulate.cc", include)]
 
@@ -55,7 +55,7 @@ def tidy(source: Path, flags: list[str]) -> list[str]:
 
 
 def run(words: list[str]) -> str:
-    """Run a command, and return its output if it fails, or an empty text if it succeeds."""
+    """Run a command. Return its output if it fails, and an empty text if it succeeds."""
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr if done.returncode else ""
 

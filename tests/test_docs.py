@@ -1,4 +1,4 @@
-"""On all pages, code runs, commands parse, relative links have targets, and help is current.
+"""The code on the pages runs, commands parse, relative links have targets, and the help texts are current.
 
 The pages are README.md, examples/README.md and the Markdown files of docs/.
 """
@@ -31,7 +31,7 @@ def is_test_file(source):
 
 
 def run_page(name, text):
-    """Run the Python blocks of a page, except test files, in one environment. Compare the output if it is shown."""
+    """Run the Python blocks of a page, except test files, in one environment. Compare each shown output."""
     environment = {"__name__": name}
     for line, source, expected in pages.programs(text):
         if is_test_file(source):
@@ -51,13 +51,13 @@ def test_python_blocks_run_and_print_the_shown_output(name, tmp_path, monkeypatc
     run_page(name, TEXTS[name])
 
 
-def test_test_files_on_the_pages_pass(pytester):
+def test_the_test_files_on_the_pages_pass(pytester):
     sources = [source for text in TEXTS.values() for _, source, _ in pages.programs(text) if is_test_file(source)]
     assert sources
     for i, source in enumerate(sources):
         pytester.makepyfile(**{f"test_{i}": source})
     result = pytester.runpytest_inprocess("--strict-markers", "-p", "no:cacheprovider")
-    # One test checks a hand-written gradient, and four check autodiff at two points with two seeds.
+    # A hand-written gradient gives one test. Autodiff at two points with two seeds gives four.
     result.assert_outcomes(passed=5)
 
 
@@ -90,7 +90,7 @@ def test_every_page_is_in_the_index():
 
 
 def extension(name):
-    """Import a module that builds the site. The import does not need Sphinx, which only its `setup` uses."""
+    """Import a module that builds the site. The import does not need Sphinx."""
     spec = importlib.util.spec_from_file_location(name, pages.ROOT / f"docs/_extensions/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -178,18 +178,18 @@ def test_public_names_on_the_pages_exist():
         ("```python\nx = 1\n```\n\n```python\nprint(y)\n```\n", "'y' is not defined"),
     ],
 )
-def test_a_wrong_block_would_fail(text, match):
+def test_a_wrong_block_fails(text, match):
     with pytest.raises(Exception, match=match):
         run_page("page", text)
 
 
-def test_a_wrong_command_line_would_fail():
+def test_a_wrong_command_line_fails():
     ((line),) = pages.command_lines("```sh\npip install x && jaxgd train --speed 3  # fast\n```\n")
     assert line == ["train", "--speed", "3"]
     with pytest.raises(SystemExit):
         tyro.cli(command.Command, prog="jaxgd", args=line)
 
 
-def test_a_broken_link_would_be_found():
+def test_a_broken_link_is_found():
     text = "[a](LICENSE) ![b](no.png) [c](docs/train.md#functions) [d](docs/train.md#no) [e](http://x.y/no.md)\n"
     assert broken_links("README.md", text) == ["no.png", "docs/train.md#no"]

@@ -1,4 +1,4 @@
-"""Each check accepts valid values. Its message names the caller, the expected value and the given value."""
+"""The checks in jaxgd.errors accept valid values. Their messages name the caller, the expected and the given value."""
 
 import inspect
 import re
@@ -50,7 +50,7 @@ def test_describe_gives_dtype_and_shape(x, text):
 
 
 class Bomb:
-    """An object whose conversions to an array and to text raise."""
+    """An object that raises when it is converted to an array or to text."""
 
     def __array__(self, *args, **kwargs):
         raise ZeroDivisionError("bomb")
@@ -126,7 +126,7 @@ def test_dtypes_that_are_not_real_floats_are_refused(x):
 
 
 @pytest.mark.bad_input
-def test_the_advice_fits_the_dtype_of_the_leaf():
+def test_the_advice_depends_on_the_dtype_of_the_leaf():
     with pytest.raises(errors.DtypeError, match=r"Pass v\['w'\]\.astype\(float\)"):
         errors.require_variables("f", "v", {"w": jnp.ones(2, int), "b": jnp.ones(2)})
     with pytest.raises(errors.DtypeError, match="Pass its real and imaginary parts") as caught:
@@ -134,7 +134,7 @@ def test_the_advice_fits_the_dtype_of_the_leaf():
     assert "astype" not in str(caught.value)
 
 
-def test_a_scalar_cost_passes_and_is_not_computed():
+def test_a_scalar_cost_passes_and_is_only_traced():
     def cost(v):
         assert errors.is_traced(v)
         return jnp.sum(v)
@@ -235,7 +235,7 @@ def test_counts_out_of_range_are_refused(x):
             errors.require_count("f", "n", x)
 
 
-def test_sizes_that_are_too_few_too_small_or_not_whole_are_refused():
+def test_bad_sizes_are_refused():
     errors.require_sizes("f", (784, 30, 10))
     errors.require_sizes("f", [1, 1])
     for sizes in ((), (5,), (0, 1), (1, -2), (2, 0, 1)):
@@ -254,7 +254,7 @@ def test_an_unknown_precision_is_refused(precision):
 
 @pytest.mark.parametrize("precision", ["TF32_TF32_F32_X3", jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3], ids=str)
 def test_an_algorithm_that_the_device_lacks_is_refused(precision):
-    """XLA's own error comes later and names no remedy. The list of algorithms depends on the CPU and on XLA."""
+    """XLA's own error comes later and names no remedy. The algorithms in the message depend on the CPU."""
     with pytest.raises(errors.RangeError) as caught:
         errors.require_precision("f", precision)
     first, second = str(caught.value).split("\n")
@@ -328,7 +328,7 @@ def test_a_traced_array_is_not_one_number(shape):
 
 
 def test_a_numpy_matrix_is_refused_or_converted():
-    """For a numpy.matrix, * is a matrix product, not an elementwise one."""
+    """In a numpy.matrix, * is the matrix product, not the elementwise product."""
     x = np.ones((2, 2)).view(np.matrix)
     with pytest.raises(errors.DtypeError, match=r"got matrix float64\[2,2\]"):
         errors.require_float("f", "x", x)
@@ -341,7 +341,7 @@ def test_arrays_of_the_other_byte_order_are_converted():
     assert x.dtype == np.float32
 
 
-def test_the_error_of_a_cost_passes_through():
+def test_an_exception_in_the_cost_reaches_the_caller():
     def cost(v):
         raise TypeError("mine")
 

@@ -1,4 +1,4 @@
-"""The scripts in examples/ run in a small setting, draw their pictures, and appear on both pages of examples."""
+"""Each script in examples/ runs with small settings, draws its picture, and is on both pages of examples."""
 
 import contextlib
 import runpy
@@ -10,9 +10,9 @@ import pages
 import pytest
 
 FOLDER = pages.ROOT / "examples"
-# The options of a run that takes seconds, and a part of its output.
+# For each script: options for a run of a few seconds, and a part of the output.
 SMALL = {
-    # scipy.optimize.nnls finds this cost and this amplitude too.
+    # scipy.optimize.nnls finds the same cost and the same amplitude.
     "bounds": ("", "amplitudes of 0 or more: GRADIENT, C = 0.0101, largest 1.84"),
     "custom_vjp": ("", "without 1/n: wrong. the whole leaf is 8 times too large"),
     "distributed": ("--epochs 3", "2 processes: C ="),
@@ -21,7 +21,7 @@ SMALL = {
     "hyper_gradients": ("--points 3 --steps 2", "after 2 updates: validation cost"),
     "initialization": ("--data digits --hidden 5 --epochs 1", "5 hidden neurons, scaled"),
     "landscape": ("--images 40 --epochs 1 --resolution 3", "eigenvectors: curvature along u"),
-    # A loop in NumPy gives the same outputs of the neuron after 50 epochs.
+    # A loop in NumPy gives the same outputs after 50 epochs.
     "learning_slowdown": ("--epochs 50", "cross_entropy   w = 2, b = 2: output 0.9820, at the end 0.0985"),
     "mnist": ("--epochs 1", "of 300 test images after 1 epochs"),
     "regularization": ("--data digits --images 60 --epochs 2", "λ = 0.1: test cost lowest at epoch"),
@@ -40,7 +40,7 @@ def test_every_script_has_a_small_setting_and_a_picture_on_the_page(page):
 
 @pytest.fixture
 def settings_of_jax():
-    """Restore the setting of float64, which some scripts change."""
+    """Restore jax_enable_x64, which some scripts change."""
     x64 = jax.config.jax_enable_x64
     yield
     jax.config.update("jax_enable_x64", x64)

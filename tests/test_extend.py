@@ -1,4 +1,4 @@
-"""The extensions of docs/extend.md work: each is one new module or function, one registry entry, and one test."""
+"""The extensions of docs/extend.md work. Each needs one module or function, one registry entry, and one test."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import pages
 import pytest
 
 TEXT = (pages.ROOT / "docs/extend.md").read_text(encoding="utf-8")
-# A Python block is a new file. A diff block adds the lines with "+" to an existing file, next to the line without "+".
+# A Python block is a new file. A diff block adds its "+" lines next to a line of an existing file.
 BLOCK = re.compile(r"(?ms)^```(?:py\n# |diff\n--- )(\S+)\n(.*?)^```$")
 COMMAND = re.compile(r"(?m)^\$ jaxgd (.*)$")
 
@@ -34,7 +34,7 @@ def make(file, block, root):
 
 
 @pytest.mark.parametrize("name", ["A rule", "A backend", "A data set", "An activation", "A cost"])
-def test_an_extension_touches_at_most_one_module_one_registry_and_one_test(name):
+def test_an_extension_needs_at_most_one_module_one_registry_entry_and_one_test(name):
     section = TEXT.split(f"\n## {name}\n")[1].split("\n## ")[0]
     new = [file for file, block in BLOCK.findall(section) if not is_change(block)]
     registries = {file for file, block in BLOCK.findall(section) if is_change(block)}

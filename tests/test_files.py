@@ -23,7 +23,7 @@ NOT_REGULAR = {
     "folder": (os.mkdir, "Is a directory"),
     "socket": (listening, "No such device"),
     "link to itself": (lambda path: path.symlink_to(path), "Too many levels"),
-    "nothing": (lambda path: None, "No such file"),
+    "no file": (lambda path: None, "No such file"),
 }
 
 
@@ -39,7 +39,7 @@ def test_only_regular_files_are_read(tmp_path, case):
 
 def test_a_file_above_the_limit_is_not_read(tmp_path):
     with (tmp_path / "x").open("wb") as file:
-        file.truncate(2**40)  # 1 TiB without a block on the disk
+        file.truncate(2**40)  # a sparse file
     with pytest.raises(OSError, match=r"1,099,511,627,776 bytes, more than the limit of 1,000"):
         read_file(tmp_path / "x", 1000)
     assert read_head(tmp_path / "x", 3) == b"\0\0\0"
@@ -55,7 +55,7 @@ def test_an_invalid_path_is_refused(path, error):
         as_path("f", path)
 
 
-def test_free_memory_is_the_limit_minus_use_plus_inactive_cache(tmp_path, monkeypatch):
+def test_free_memory_is_inactive_cache_plus_limit_minus_use(tmp_path, monkeypatch):
     group = (tmp_path, "", "memory.max", "memory.current", "inactive_file ")
     monkeypatch.setattr(files, "_GROUPS", (group,))
     monkeypatch.setattr(files, "_OWN_GROUPS", tmp_path / "none")
@@ -90,7 +90,7 @@ NO_JSON = {
     "not unicode": b'{"a": "\xff"}',
     "huge number": b"9" * 5000,
     "repeated name": b'{"a": 1, "a": 2}',
-    "repeated name inside": b'{"a": {"b": 1, "b": 2}}',
+    "repeated name in a nested object": b'{"a": {"b": 1, "b": 2}}',
     "NaN": b'{"a": NaN}',
     "cut short": b'{"a": 1',
     "empty": b"",
@@ -104,7 +104,7 @@ def test_bad_json_raises_a_value_error(tmp_path, content):
         read_json(tmp_path / "x")
 
 
-def test_a_seal_detects_every_change():
+def test_unseal_detects_every_change():
     content = {"eta": 3.0, "sizes": [2, 1], "name": None}
     sealed = seal(content)
     assert unseal(sealed) == content
@@ -121,7 +121,7 @@ def test_a_seal_detects_every_change():
 
 
 def full(handle, content):
-    """Write half of the content, as a nearly full disk does. Raise OSError if at most 4 bytes remain to be written."""
+    """Act as a nearly full disk: write half of the content, or raise OSError if it has at most 4 bytes."""
     if len(content) > 4:
         return WRITE(handle, content[: len(content) // 2])
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

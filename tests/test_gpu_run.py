@@ -1,6 +1,6 @@
-"""`pytest -m gpu` runs only tests/gpu, in one process, with users' optimizations.
+"""`pytest -m gpu` runs only tests/gpu, in one process, with the default compiler optimizations.
 
-It needs no library that only other tests need.
+It runs without the libraries that only other tests need.
 """
 
 import os
@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.name for path in (ROOT / "tests/gpu").glob("test_*.py"))
 
-# Run pytest as on a GPU machine without these libraries.
+# Run pytest as if these libraries were not installed.
 COMMAND = """
 import os, sys
 import pytest
@@ -50,7 +50,7 @@ def test_the_gpu_tests_run_alone_and_print_their_measured_values():
 
 
 @pytest.mark.slow
-def test_no_test_starts_after_the_time_is_over():
+def test_no_gpu_test_starts_after_the_time_limit():
     done = gpu_run("-q", JAXGD_GPU_SECONDS="0")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"\nfiles: {' '.join(FILES)}\n" in done.stdout

@@ -23,7 +23,7 @@ import jaxgd
 from jaxgd.rules.registry import RULES
 
 HOME = Path(jaxgd.__file__).parent
-# The rooms of jaxgd, its top-level modules and folders. A room imports only from the rooms above it.
+# The rooms of jaxgd are its top-level modules and folders. A room imports only from the rooms above it.
 ORDER = (
     *("typed", "tracebacks", "errors", "files", "pytree", "pieces", "seen", "outcome", "progress", "mesh"),
     *(
@@ -66,7 +66,7 @@ def room_of(path):
 
 
 def imports(source, package="jaxgd"):
-    """Yield each room that a module's source imports from, anywhere in the file, with the line of the import."""
+    """Yield each room that a module's source imports from, with the line of the import."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
@@ -83,7 +83,7 @@ def imports(source, package="jaxgd"):
 
 
 def downward_imports(room, source):
-    """Return the imports of a room's module from other rooms that are not above it."""
+    """Return the imports from rooms that are neither this room nor above it."""
     return [
         f"{room} imports {other}, line {line}"
         for other, line in imports(source)
@@ -131,14 +131,14 @@ def test_an_upward_import_is_allowed(source):
 
 
 def names_for_checkers(statements):
-    """Return the module of each name that these statements import for type checkers."""
+    """Return the module of each name that the statements import."""
     aliases = [(alias, node.module) for node in statements if isinstance(node, ast.ImportFrom) for alias in node.names]
     assert all(alias.asname == (None if alias.name == "*" else alias.name) for alias, _ in aliases)
     return {alias.name: module for alias, module in aliases}
 
 
 def test_type_checkers_see_the_public_names():
-    """The stub and the registry of rules import exactly the public names for type checkers."""
+    """Together, the stub and the registry of rules import exactly the public names."""
     stub = names_for_checkers(ast.parse((HOME / "__init__.pyi").read_text(encoding="utf-8")).body)
     assert (stub.pop("*"), stub.pop("mesh")) == ("jaxgd.rules", "jaxgd")
     tree = ast.parse((HOME / "rules/registry.py").read_text(encoding="utf-8"))
@@ -156,7 +156,7 @@ def test_type_checkers_see_the_public_names():
     ],
 )
 def test_each_public_name_and_each_backend_has_one_entry(files, entry):
-    """Otherwise one of two entries with the same name would be ignored without an error."""
+    """If two entries had the same name, one of them would be ignored without an error."""
     text = "".join((HOME / file).read_text(encoding="utf-8") for file in files)
     count = Counter(re.findall(entry, text, re.MULTILINE))
     assert len(count) > 2
@@ -226,7 +226,7 @@ def misdocumented(value):
         returns = inspect.signature(value).return_annotation not in (None, "None")
         needed = (("Returns", "Example") if returns else ("Example",)) if parts["Args"] else ()
     faults += [
-        f"{part} lists {', '.join(listed.get(part, ())) or 'nothing'}, and the names are {', '.join(names)}"
+        f"{part} lists {', '.join(listed.get(part, ())) or 'nothing'}, but the names are {', '.join(names)}"
         for part, names in parts.items()
         if listed.get(part, []) != names
     ]
@@ -261,15 +261,15 @@ Example:
     ("old", "new", "fault"),
     [
         ("plus y.", "plus\ny.", "several lines"),
-        ("    x: A number.\n", "", "lists y, and"),
-        ("    x: A number.\n", "    z: A number.\n", "lists z, y, and"),
+        ("    x: A number.\n", "", "lists y, but"),
+        ("    x: A number.\n", "    z: A number.\n", "lists z, y, but"),
         ("Args:", "Shapes:", "lists nothing"),
         ("Returns:", "Result:", "Returns is missing"),
         ("Example:\n", "", "Example is missing"),
         ("Returns:\n    Their sum.\n\nRaises:", "Raises:\n    ValueError: Never.\n\nReturns:", "in the order"),
     ],
 )
-def test_a_fault_of_a_docstring_is_found(old, new, fault):
+def test_a_fault_in_a_docstring_is_found(old, new, fault):
     def add(x, y):
         return x + y
 
@@ -291,7 +291,7 @@ def test_an_undocumented_attribute_is_found():
         x: int
         y: int
 
-    assert misdocumented(Pair) == ["Attributes lists x, and the names are x, y"]
+    assert misdocumented(Pair) == ["Attributes lists x, but the names are x, y"]
 
 
 def python(code):

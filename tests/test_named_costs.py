@@ -30,6 +30,6 @@ def test_the_listed_minima_are_minima(name, x64):
     for v, c in named.minima:
         cost, gradient, hessian = derivatives(jnp.array(v))
         assert cost == pytest.approx(c, abs=1e-5)
-        # ∇C is not exactly 0: the minima have five or six digits, and the curvature reaches several thousand.
+        # The listed minima are rounded, so ∇C is not exactly 0.
         assert np.linalg.norm(gradient) < 0.05
         assert np.linalg.eigvalsh(hessian).min() > -1e-9

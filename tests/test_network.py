@@ -52,7 +52,7 @@ def test_the_precision_applies_to_every_product():
     for precision in (None, "highest"):
         jaxpr = str(jax.make_jaxpr(functools.partial(feedforward, precision=precision))(network, jnp.zeros((5, 3))))
         assert jaxpr.count("dot_general") == 2
-        assert jaxpr.count("HIGHEST") == (4 if precision else 0)  # once per operand of two products
+        assert jaxpr.count("HIGHEST") == (4 if precision else 0)  # two products with two operands each
 
 
 @pytest.mark.parametrize("sizes", [(784, 30, 10), (1, 1), [2, 3, 4, 5]], ids=str)
@@ -84,7 +84,7 @@ def test_the_default_dtype_under_x64(x64):
 def is_normal(sample, variance):
     """Return True if the means of x, x² and x⁴ are within five standard errors of those of N(0, variance)."""
     n, x = sample.size, np.asarray(sample, np.float64).ravel() / np.sqrt(variance)
-    # The errors of the means, divided by the standard deviations of x, x² and x⁴ for N(0, 1).
+    # Divide the error of each mean by the standard deviation of x, x² or x⁴ for N(0, 1).
     errors = abs(x.mean()), abs((x**2).mean() - 1) / np.sqrt(2), abs((x**4).mean() - 3) / np.sqrt(96)
     return all(error < 5 / np.sqrt(n) for error in errors)
 
@@ -233,7 +233,7 @@ INCONSISTENT = {
     ("network", "place"), [(network, place) for place, networks in INCONSISTENT.items() for network in networks]
 )
 @pytest.mark.parametrize("f", [network_sizes, lambda network: feedforward(network, jnp.ones((5, 3)))])
-def test_layers_that_do_not_fit_are_named(f, network, place):
+def test_the_error_names_the_layer_that_does_not_fit(f, network, place):
     with pytest.raises(ShapeError) as failure:
         f(network)
     assert f"layer {place} " in str(failure.value)

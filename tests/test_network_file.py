@@ -80,10 +80,10 @@ BAD_FILES = {
     "empty": (b"", "damaged"),
     "pickle": (pickle.dumps(Trap()), "damaged"),
     "cut short": (write(ONE)[:-5], "damaged"),
-    "other tensors": (write({"weight": np.ones((2, 3))}), "must hold the tensors"),
-    "a layer missing": (write({"1.w": ONE["0.w"], "1.b": ONE["0.b"]}), "must hold the tensors"),
+    "another tensor name": (write({"weight": np.ones((2, 3))}), "must hold the tensors"),
+    "layer 0 missing": (write({"1.w": ONE["0.w"], "1.b": ONE["0.b"]}), "must hold the tensors"),
     "integers": (write({"0.w": np.ones((2, 3), np.int32), "0.b": np.ones(2, np.int32)}), "floating point"),
-    "w and b that do not fit": (write(ONE | {"0.b": np.ones(3, np.float32)}), "must have w"),
+    "w with 2 rows, b with 3 elements": (write(ONE | {"0.b": np.ones(3, np.float32)}), "must have w"),
     "no neuron": (write(EMPTY), "at least one neuron"),
     "no input": (write(ONE | {"0.w": np.ones((2, 0), np.float32)}), "at least one neuron and one input"),
     "NaN": (write(ONE | {"0.b": np.array([1, np.nan], np.float32)}), "0.b must be finite"),
@@ -96,7 +96,7 @@ BAD_FILES = {
         safetensors.numpy.save(ONE, metadata={"format": f"jaxgd.network/3 sha256:{'0' * 64}", "activations": "[1"}),
         "is damaged",
     ),
-    "damaged word": (named(f"jaxgd.network/2 sha25v:{'0' * 64}"), "is damaged"),
+    "damaged word sha256": (named(f"jaxgd.network/2 sha25v:{'0' * 64}"), "is damaged"),
 }
 
 
@@ -146,23 +146,23 @@ ROW = np.ones((1, 2), np.float32)
 NOT_SAVED = {
     "None": (None, DtypeError),
     "array": (ROW, DtypeError),
-    "pairs": (((ROW, ROW[0, :1]),), DtypeError),
+    "pair instead of a layer": (((ROW, ROW[0, :1]),), DtypeError),
     "integers": ((Layer(np.ones((1, 2), int), np.ones(1)),), DtypeError),
-    "lists": ((Layer([[1.0, 2.0]], [1.0]),), DtypeError),
+    "lists as w and b": ((Layer([[1.0, 2.0]], [1.0]),), DtypeError),
     "complex": ((Layer(ROW.astype(complex), ROW[0, :1]),), DtypeError),
-    "eight bits": ((Layer(ROW.astype(jnp.float8_e5m2), ROW[0, :1]),), DtypeError),
+    "8-bit floats": ((Layer(ROW.astype(jnp.float8_e5m2), ROW[0, :1]),), DtypeError),
     "layer outside a tuple": (Layer(ROW, ROW[0, :1]), ShapeError),
     "no layer": ((), ShapeError),
     "no neuron": ((Layer(ROW[:0], ROW[0, :0]),), ShapeError),
     "no input": ((Layer(ROW[:, :0], ROW[0, :1]),), ShapeError),
-    "one axis": ((Layer(ROW[0], ROW[0, :1]),), ShapeError),
-    "own activation": ((Layer(ROW, ROW[0, :1], jnp.sin),), DtypeError),
+    "w with one axis": ((Layer(ROW[0], ROW[0, :1]),), ShapeError),
+    "function as activation": ((Layer(ROW, ROW[0, :1], jnp.sin),), DtypeError),
 }
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("case", NOT_SAVED)
-def test_save_network_refuses_unfit_networks_and_other_objects(tmp_path, case):
+def test_save_network_refuses_invalid_networks_and_other_objects(tmp_path, case):
     network, error = NOT_SAVED[case]
     with pytest.raises(error):
         save_network(tmp_path / "n.safetensors", network)
@@ -188,7 +188,7 @@ def test_a_file_above_the_free_memory_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_file_has_the_bytes_that_safetensors_writes(tmp_path):
-    """The format sorts the tensors by their dtypes and names."""
+    """The format sorts the tensors by dtype, then by name."""
     rng = np.random.default_rng(0)
     tensors = {
         f'{len(network_file._DTYPES) - i}\n"é': rng.standard_normal((i, 3)).astype(dtype)
@@ -204,7 +204,7 @@ def test_a_file_has_the_bytes_that_safetensors_writes(tmp_path):
 
 
 HEADERS = {
-    "long": (b"\xff" * 8, "header must have"),
+    "header too long": (b"\xff" * 8, "header must have"),
     "no JSON": (b"{]", "Expecting"),
     "no object": (b"[]", "must be an object"),
     "nested": (b"[" * 100_000, "nested"),
@@ -212,19 +212,19 @@ HEADERS = {
     "repeated name": (b'{"a":1,"a":1}', "repeats a name"),
     "no entry": (b'{"a":1}', "known dtype"),
     "unknown dtype": (b'{"a":{"dtype":"F8","shape":[],"data_offsets":[0,1]}}', "known dtype"),
-    "negative": (b'{"a":{"dtype":"U8","shape":[-1],"data_offsets":[1,0]}}', "fit its shape"),
-    "not whole": (b'{"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}}', "fit its shape"),
+    "negative size": (b'{"a":{"dtype":"U8","shape":[-1],"data_offsets":[1,0]}}', "fit its shape"),
+    "fractional size": (b'{"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}}', "fit its shape"),
     "wrong size": (b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,1]}}', "fit its shape"),
-    "huge": (b'{"a":{"dtype":"F32","shape":[0,4611686018427387904],"data_offsets":[0,0]}}', "fit its shape"),
+    "huge shape": (b'{"a":{"dtype":"F32","shape":[0,4611686018427387904],"data_offsets":[0,0]}}', "fit its shape"),
     "a gap": (b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', "must fill the file"),
-    "too short": (b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}', "must fill the file"),
+    "file too short": (b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}', "must fill the file"),
 }
 
 
 @pytest.mark.parametrize("name", HEADERS)
-def test_the_error_describes_the_damage_of_a_header(tmp_path, name):
+def test_the_error_describes_a_damaged_header(tmp_path, name):
     header, words = HEADERS[name]
-    content = header if name == "long" else len(header).to_bytes(8, "little") + header
+    content = header if name == "header too long" else len(header).to_bytes(8, "little") + header
     (tmp_path / "n.safetensors").write_bytes(content + b"\0\0")
     with pytest.raises(CheckpointError, match=words):
         load_network(tmp_path / "n.safetensors")

@@ -1,4 +1,4 @@
-"""Arrays are assembled from pieces, saved and restored by several processes, and damage changes their digest."""
+"""Arrays are assembled from pieces. Several processes save and restore them. Damage changes their digest."""
 
 import socket
 import subprocess
@@ -24,7 +24,7 @@ def mix(x):
 
 
 def by_hand(words):
-    """Return the digest of an array of words, from the formula in the docstring of `digest`."""
+    """Compute the digest of an array of words by the formula in the docstring of `digest`."""
     g, s_sum, t_sum = 0x9E3779B1, 0, 0
     for index in np.ndindex(*words.shape):
         p = q = 0
@@ -61,7 +61,7 @@ DAMAGE = {
     "two rows swapped": lambda x: swap(x, 1, 4),
     "two columns swapped": lambda x: swap(x.T, 0, 3),
     "a block of zeros": lambda x: x[1:3, 2:4].fill(0),
-    "the sign of a zero": lambda x: np.negative(x, out=x, where=x == 0),
+    "the sign of a zero changed": lambda x: np.negative(x, out=x, where=x == 0),
 }
 
 
@@ -104,7 +104,7 @@ def test_an_array_read_in_pieces_has_all_values(monkeypatch):
 
 
 def job(folder, action, devices, processes=1):
-    """Run the script as a job of processes. Wait for each in turn, up to 2 minutes. Each must succeed."""
+    """Run the script in each process of a job, and check that all processes succeed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The processor seconds of each room (a group of test folders), and the failure, on request, above 1.5 budgets."""
+"""Processor seconds are summed by room. On request, a room above 1.5 times its budget fails the run."""
 
 import processor_time
 import pytest

@@ -1,4 +1,4 @@
-"""The prose of the project: no file has more old phrases than its ceiling, and one without a ceiling has few."""
+"""No file has more old phrases than its ceiling. A file without a ceiling has few old phrases."""
 
 import functools
 import json

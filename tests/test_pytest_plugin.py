@@ -30,7 +30,7 @@ def run(pytester):
 def test_the_plugin_loads_in_any_project_without_warnings_and_without_jax(tmp_path):
     heavy = "{'jax', 'jaxlib', 'numpy', 'optax'}"
     (tmp_path / "test_it.py").write_text(f"import sys\n\ndef test_it(): assert not {heavy} & set(sys.modules)\n")
-    # Switch off the plugin of jaxtyping, which imports NumPy, and that of Hypothesis, which takes a second.
+    # jaxtyping's plugin would import NumPy. Hypothesis' plugin would take a second.
     words = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
     words += ["-p", "no:jaxtyping", "-p", "no:hypothesispytest"]
     done = subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTEST_ADDOPTS": ""}, capture_output=True, text=True)
@@ -158,7 +158,7 @@ def test_check_gradients_uses_the_markers_seed(run):
     assert names(result) == ["test_seed[seed3]", "test_seed[seed4]"]
 
 
-def test_a_class_marker_applies_only_to_tests_that_use_it(run):
+def test_a_class_marker_affects_only_tests_that_need_its_arguments(run):
     """The closest marker decides each argument. A user's parametrization replaces the plugin's fixture."""
     result = run("""
         @pytest.mark.gradients(points=[1.0, 2.0], seeds=2, strict=True)

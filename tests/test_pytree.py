@@ -1,4 +1,4 @@
-"""Arithmetic on trees is accurate even if plain float32 would overflow or underflow, or bfloat16 would round."""
+"""Norms of trees neither overflow nor underflow, and sums over bfloat16 have the accuracy of float32."""
 
 import jax
 import jax.numpy as jnp
@@ -56,13 +56,13 @@ def test_norm_neither_overflows_nor_underflows(size):
 
 @pytest.mark.parametrize("size", [1e38, 2e38, 3e38])
 def test_norm_is_accurate_near_the_largest_number(size):
-    """XLA rounds 1 / `size`, which is below the smallest normal number, to 0, so `norm` must not multiply by it."""
+    """1 / `size` is subnormal and XLA rounds it to 0, so `norm` must not multiply by it."""
     np.testing.assert_allclose(float(norm([jnp.array([size, 0.0])])), size, rtol=RTOL)
     np.testing.assert_allclose(float(jax.jit(norm)([jnp.array([size, 0.0])])), size, rtol=RTOL)
 
 
 def test_the_plain_norm_overflows_and_underflows():
-    """The plain formula fails at sizes of 1e30 and 1e-30, so the test of `norm` at these sizes can fail."""
+    """The plain formula fails at sizes of 1e30 and 1e-30, unlike `norm`."""
     assert float(jnp.sqrt(jnp.sum(jnp.array([3e30, 4e30]) ** 2))) == np.inf
     assert float(jnp.sqrt(jnp.sum(jnp.array([3e-30, 4e-30]) ** 2))) == 0
 

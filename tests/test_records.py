@@ -38,7 +38,7 @@ def length(*arrays):
 
 
 def largest_eigenvalue(network):
-    """Return the largest eigenvalue of the Hessian, from central differences of the book's gradient in float64."""
+    """Return the largest eigenvalue of the cost's Hessian, from central differences of the gradient in float64."""
     leaves, tree = jax.tree.flatten(network)
     v = np.concatenate([np.asarray(x, np.float64).ravel() for x in leaves])
     ends = np.cumsum([x.size for x in leaves])[:-1]
@@ -63,7 +63,7 @@ def test_records_equal_values_computed_by_hand(network, batch_size):
     settings = SETTINGS | {"batch_size": batch_size}
     result = train(network, (X, Y), record=RECORD, callback=watch, **settings)
     bare = train(network, (X, Y), **settings)
-    jax.tree.map(np.testing.assert_array_equal, result.network, bare.network)  # a record changes no bit
+    jax.tree.map(np.testing.assert_array_equal, result.network, bare.network)  # recording does not change the network
     records = result.history.records
     assert sorted(records) == sorted(RECORD)
     assert {name: x.shape for name, x in records.items()} == {
@@ -95,16 +95,13 @@ def test_one_compiled_loop_records_the_same_values(network):
     def run(network):
         return train(network, (X, Y), record=RECORD, batch_size=5, **SETTINGS).history.records
 
-    # The compiled loop is another program, which rounds differently in 12 updates of float32.
+    # The compiled loop rounds differently, and the differences accumulate over 12 updates in float32.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), jax.jit(run)(network), run(network))
 
 
 @pytest.mark.slow
-def test_a_batch_element_that_has_ended_records_nothing(network):
-    """A batch element whose run has ended records NaN for a float, and 0 for a whole number.
-
-    Until then, it records the sharpness every second epoch.
-    """
+def test_a_batch_element_that_has_ended_records_nan_or_0(network):
+    """A batch element whose run has ended records NaN for a float, and 0 for a whole number."""
     record = {"sharpness": TrainingSharpness(every=2), "done": lambda state: state.epoch + 1}
     settings = {"epochs": 4, "batch_size": 5, "key": KEY, "record": record}
     result = jax.jit(jax.vmap(lambda eta: train(network, (X, Y), eta=eta, **settings)))(jnp.array([1.0, -1.0]))
@@ -144,8 +141,8 @@ BAD = {
         "a non-empty string that is not a field of History, got 'cost'",
     ),
     "a number as name": ({3: len}, DtypeError, "a non-empty string that is not a field of History, got 3"),
-    "every 0": ({"x": TrainingSharpness(every=0)}, RangeError, r"record\['x'\].every must be at least 1, got 0"),
-    "unknown of": (
+    "every=0": ({"x": TrainingSharpness(every=0)}, RangeError, r"record\['x'\].every must be at least 1, got 0"),
+    "of='z'": (
         {"x": LayerGradientNorms(of="z")},
         RangeError,
         r"record\['x'\].of must be 'layer', 'w' or 'b', got 'z'",
@@ -209,5 +206,5 @@ def test_records_and_the_best_network_inside_shard_map(network):
     mesh = jax.make_mesh((1,), ("networks",), axis_types=(jax.sharding.AxisType.Auto,))
     axis = jax.sharding.PartitionSpec("networks")
     together = jax.jit(jax.shard_map(jax.vmap(run), mesh=mesh, in_specs=axis, out_specs=axis))(jnp.ones(2))
-    # The compiled program rounds differently in 12 updates of float32.
+    # The compiled program rounds differently, and the differences accumulate over 12 updates in float32.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-4), together, run(1.0))

@@ -18,7 +18,7 @@ def text_blocks(page):
 
 
 def templates():
-    """Yield each text of jaxgd, and each message of an outcome, as a list of parts. None stands for a value."""
+    """Yield each string of jaxgd's source and each outcome's message as a list of parts. None stands for a value."""
     for path in (pages.ROOT / "jaxgd").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
@@ -35,7 +35,7 @@ def on_one_line(text):
 
 
 def patterns():
-    """Return the pattern of each template of 20 characters or more, with the number of its literal characters."""
+    """Return a pattern and its number of literal characters, for each template with 20 or more of them."""
     compiled = []
     for parts in templates():
         literal = sum(len(part) for part in parts if part)
@@ -46,7 +46,7 @@ def patterns():
 
 
 def is_from(source, message):
-    """Return whether a message is a text of the source with values in place of the expressions."""
+    """Return True if a message is a text of the source with values in place of expressions."""
     message = on_one_line(message)
     return any(literal >= LEAST_SHARE * len(message) and pattern.fullmatch(message) for pattern, literal in source)
 
@@ -60,7 +60,7 @@ def test_every_message_of_the_faq_is_in_the_source():
     assert not is_from(source, changed)
 
 
-# First words of code in docs/equations.md that are no public names: mostly arguments and results of functions.
+# Words at the start of code in docs/equations.md that are not public names, mostly arguments and results.
 OTHER_WORDS = {"", "jax", "solution", "result", "actual"}
 OTHER_WORDS |= {"activation", "batch_size", "cost", "l2", "patience", "scheme"}
 

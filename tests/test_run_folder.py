@@ -1,4 +1,4 @@
-"""A run folder refuses a damaged configuration, notices its own loss, and removes files that killed processes left."""
+"""A run folder refuses a damaged configuration, detects its own deletion, and removes files of killed processes."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def old(path, config):
     (path / "config.json").write_text(json.dumps({"format": "jaxgd.run/1", **config}))
 
 
-@pytest.mark.parametrize("missing", [(), ("gradient_norm", "budget")], ids=["full", "without the later entries"])
+@pytest.mark.parametrize("missing", [(), ("gradient_norm", "budget")], ids=["all entries", "two entries missing"])
 def test_a_folder_of_an_earlier_version_opens(tmp_path, missing):
     config = {name: value for name, value in CONFIG.items() if name not in missing}
     old(tmp_path / "run", config)
@@ -75,7 +75,7 @@ def test_a_folder_of_an_earlier_version_opens(tmp_path, missing):
 
 
 def test_no_flipped_bit_changes_a_configuration(folder):
-    """A flipped bit changes nothing, or an error names config.json."""
+    """After a bit is flipped, the configuration is unchanged, or an error names config.json."""
     file = folder.path / "config.json"
     whole, rng, refused = file.read_bytes(), random.Random(0), 0
     for _ in range(200):
@@ -146,14 +146,14 @@ def test_a_missing_entry_is_named(tmp_path, name):
 
 
 CONTENT = {
-    "nested": (b"[" * 100_000, "is damaged: it is nested"),
+    "nested 100,000 deep": (b"[" * 100_000, "is damaged: it is nested"),
     "utf-16": ('{"format": "jaxgd.run/1"}'.encode("utf-16"), "is damaged: "),
     "huge number": (b'{"format": "jaxgd.run/1", "seed": ' + b"9" * 5000 + b"}", "is damaged: "),
-    "repeated": (b'{"format": "x", "format": "jaxgd.run/1"}', "is damaged: it repeats"),
+    "repeated name": (b'{"format": "x", "format": "jaxgd.run/1"}', "is damaged: it repeats"),
     "no checksum": (json.dumps({"format": "jaxgd.run/2", **CONFIG}).encode(), "is damaged: its values differ"),
     "later version": (json.dumps({"format": "jaxgd.run/3", **CONFIG}).encode(), "is not the configuration of a run"),
-    "list": (b"[]", "is not the configuration"),
-    "large": (b" " * 2**21, "cannot be read: it has"),
+    "JSON list": (b"[]", "is not the configuration"),
+    "2 MiB of spaces": (b" " * 2**21, "cannot be read: it has"),
 }
 
 
@@ -166,7 +166,7 @@ def test_a_config_file_with_other_content_is_refused(folder, case):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs pipes")
-def test_a_pipe_is_refused_at_once(folder):
+def test_a_pipe_is_refused_without_waiting(folder):
     (folder.path / "config.json").unlink()
     os.mkfifo(folder.path / "config.json")
     with pytest.raises(CheckpointError, match="not a regular file"):
@@ -197,14 +197,14 @@ LOSSES = {
     "deleted": shutil.rmtree,
     "moved": lambda path: path.rename(path.with_name("moved")),
     "replaced": replace,
-    "without config.json": lambda path: (path / "config.json").unlink(),
+    "config.json deleted": lambda path: (path / "config.json").unlink(),
 }
 WRITES = {
     "metrics": lambda folder: folder.append_metrics(ENTRY),
     "all metrics": lambda folder: folder.write_metrics([ENTRY]),
     "network": lambda folder: folder.save_network(NETWORK),
-    "epochs": lambda folder: folder.lengthen(9),
-    "nothing": lambda folder: None,
+    "more epochs": lambda folder: folder.lengthen(9),
+    "no write": lambda folder: None,
 }
 
 
@@ -220,7 +220,7 @@ def lose_and_write(folder, lose, write):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("write", WRITES)
-def test_a_lost_folder_is_noticed(folder, loss, write):
+def test_a_deleted_moved_or_replaced_folder_is_reported(folder, loss, write):
     pytest.importorskip("fcntl")
     with pytest.raises(WriteError, match=LOST):
         lose_and_write(folder, LOSSES[loss], WRITES[write])
@@ -234,7 +234,7 @@ def lose_between_checkpoints(folder):
         checkpoints.save(2, {"v": jnp.zeros(1)})
 
 
-def test_checkpoints_stay_valid_after_more_epochs_and_a_new_path_of_the_data(tmp_path):
+def test_checkpoints_stay_valid_if_epochs_and_the_data_path_change(tmp_path):
     """Checkpoints of earlier versions also hold the path of the data."""
     earlier = {name: value for name, value in CONFIG.items() if name != "epochs"}
     folder = RunFolder.create(tmp_path / "run", CONFIG)
@@ -246,7 +246,7 @@ def test_checkpoints_stay_valid_after_more_epochs_and_a_new_path_of_the_data(tmp
         assert checkpoints.restore({"v": jnp.zeros(1)}).epoch == 1
 
 
-def test_a_checkpoint_of_a_lost_folder_is_not_written(folder):
+def test_no_checkpoint_is_written_after_the_folder_is_deleted(folder):
     pytest.importorskip("fcntl")
     with pytest.raises(WriteError, match=LOST):
         lose_between_checkpoints(folder)
@@ -267,7 +267,7 @@ def test_only_temporary_files_of_a_killed_run_are_removed(folder):
     (path / "checkpoints" / "2").mkdir(parents=True)
     (path / "checkpoints" / "3.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
     (path.parent / ".run.creating").mkdir()
-    RunFolder.open(path)  # reading alone removes nothing
+    RunFolder.open(path)  # opening removes nothing
     assert len(names(path)) == len(kept) + 3
     with folder.locked():
         assert names(path) == sorted(kept)

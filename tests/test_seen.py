@@ -95,15 +95,15 @@ OUTSIDE = {
     "slot of a callable object": slotted,
     "member of a class": lambda: (Classy().cost, lambda value: setattr(Classy, "target", value)),
     "global of a vmapped function": lambda: (mapped, set_global),
-    "global of an argument of a partial": lambda: (functools.partial(applied, shifted), set_global),
+    "global read by the argument of a partial": lambda: (functools.partial(applied, shifted), set_global),
 }
 
 
 @pytest.mark.parametrize("name", often(OUTSIDE, ["global of a helper"]))
 def test_changed_data_are_read_again(name):
-    """The minimum equals the changed value, so its derivative with respect to the value is 1.
+    """The cost is lowest at v = `value`, so the derivative of the minimum with respect to `value` is 1.
 
-    A rerun with the same array compiles nothing.
+    A second run with the same array compiles nothing.
     """
     cost, change = OUTSIDE[name]()
 
@@ -126,7 +126,7 @@ def test_changed_data_are_read_again(name):
 
 @pytest.mark.parametrize("name", ["__call__", "distance"])
 def test_a_replaced_method_is_called(name):
-    """The methods read no data, so only their identity shows that one was replaced."""
+    """The methods read no outside data, so `seen` must compare the methods themselves."""
 
     class Cost:
         def __call__(self, v):

@@ -1,4 +1,4 @@
-"""A sweep gives the networks of `train`, resumes bit for bit, and refuses wrong folders and arguments."""
+"""A sweep trains the same networks as `train`, resumes bit for bit, and refuses wrong folders and arguments."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from jaxgd.sweeps.fixed import is_fixed
 SIZES = (8, 5, 3)
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(30, 8)).astype(np.float32), np.eye(3, dtype=np.float32)[RNG.integers(0, 3, 30)]
-# One far target makes some weights infinite at η = 1e37. At η = 1e4, some networks saturate and stay saturated.
+# One large target makes some weights infinite at η = 1e37. At η = 1e4, some networks saturate and stay saturated.
 Y[0, 0] = 1e3
 SETTINGS = {"sizes": SIZES, "eta": [1e4, 1e-3, 1e37], "seeds": 4, "epochs": 6, "kernel": "native"}
 
@@ -34,7 +34,7 @@ def sweep(**settings):
 
 
 def table_of(sweep):
-    """Return the rows as text, in which NaN equals NaN."""
+    """Return the rows as text, so that NaN equals NaN."""
     return [str(row) for row in sweep.table.to_pylist()]
 
 
@@ -72,7 +72,7 @@ def test_each_network_of_a_sweep_equals_train_alone(whole, alone, tmp_path):
         for name in ("cost", "accuracy"):
             expected = np.asarray(getattr(result.history, name))
             assert [row[name] for row in rows] == expected[: len(rows)].tolist()
-            # A network that ended early has not changed since its last row.
+            # After the last row, `train` repeats the same values or has ended.
             assert set(expected[len(rows) :].tolist()) <= {rows[-1][name]}
     outcomes = {row["outcome"] for row in whole.last().to_pylist()}
     assert outcomes == {"COMPLETED", "SATURATED", "NOT_FINITE"}
@@ -115,7 +115,7 @@ def test_a_stopped_sweep_of_the_full_batch_resumes_bit_for_bit(tmp_path):
     assert (tmp_path / "a/table.parquet").read_bytes() == (tmp_path / "b/table.parquet").read_bytes()
 
 
-def test_a_complete_folder_returns_at_once(whole, tmp_path):
+def test_a_complete_folder_trains_nothing(whole, tmp_path):
     sweep(folder=tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     again = sweep(folder=tmp_path, stop=lambda: pytest.fail("it ran an epoch"))
@@ -127,7 +127,7 @@ def test_a_complete_folder_returns_at_once(whole, tmp_path):
 @pytest.mark.parametrize("name", ["state.safetensors", "table.parquet"])
 @pytest.mark.parametrize("place", [0.0, 0.4, 0.9])
 def test_a_group_with_a_damaged_file_runs_again(whole, tmp_path, name, place):
-    """The sweep warns of the damaged file, and its table is that of an undamaged sweep."""
+    """A warning names the damaged file. The new table equals the table of an undamaged sweep."""
     sweep(folder=tmp_path, stop=stop_after(3) if name == "state.safetensors" else None)
     for path in tmp_path.rglob(name):
         content = bytearray(path.read_bytes())
@@ -137,7 +137,7 @@ def test_a_group_with_a_damaged_file_runs_again(whole, tmp_path, name, place):
         assert table_of(sweep(folder=tmp_path)) == table_of(whole)
 
 
-def test_parts_are_joined(whole, tmp_path):
+def test_merge_sweep_joins_the_parts(whole, tmp_path):
     part = sweep(folder=tmp_path, part=(2, 3))
     assert not part.complete
     assert {row["eta"] for row in part.table.to_pylist()} == {1e-3}
@@ -235,21 +235,21 @@ def test_bad_arguments_raise_before_anything_is_written(tmp_path, monkeypatch, b
 
 
 def saturated(z):
-    """Return a network with one neuron per layer, whose output has the weighted input z or −z."""
+    """Return a network with one neuron per layer. The weighted input of the last neuron is about z or −z."""
     return (Layer(jnp.array([[30.0]]), jnp.array([0.0])), Layer(jnp.array([[2 * z]]), jnp.array([-z])))
 
 
 @pytest.mark.parametrize(
     ("z", "eta", "expected"),
     [
-        (200.0, 1.0, True),  # σ′ is 0 for the output
+        (200.0, 1.0, True),  # σ′ of the output is 0
         (200.0, 1e30, True),
-        (60.0, 1.0, True),  # the update of 1e-26 is below the rounding of each weight and each bias
+        (60.0, 1.0, True),  # an update of 1e-26 is lost in the rounding of each weight and bias
         (60.0, 1e30, False),
         (10.0, 1.0, False),
     ],
 )
-def test_only_a_network_that_cannot_change_is_fixed(z, eta, expected):
+def test_a_network_is_fixed_only_if_it_cannot_change(z, eta, expected):
     network = jax.tree.map(lambda x: x[None] if x.size else x, saturated(z))
     network = (network[0]._replace(b=jnp.array([[0.1]])), network[1])
     # All answers are wrong, and no input is 0, so only σ′ can make an update small.
@@ -258,7 +258,7 @@ def test_only_a_network_that_cannot_change_is_fixed(z, eta, expected):
 
 
 def python(*words, **variables):
-    """Start a Python process with the given code, arguments and environment variables. It can import this module."""
+    """Start a Python process that can import this module. `words` are the code and its arguments."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
     return subprocess.Popen([sys.executable, "-c", *words], env=environment, stdout=subprocess.PIPE, text=True)
 
@@ -333,7 +333,7 @@ def test_a_killed_sweep_resumes_bit_for_bit(tmp_path):
     rng, before = np.random.default_rng(5), {}
     for _ in range(4):
         child = python(KILLED, tmp_path / "killed")
-        # Each epoch saves a state. Kill the process after it has saved another state.
+        # Each epoch saves a state. Wait for a new state, then kill the process.
         while child.poll() is None:
             states = {path: path.stat().st_mtime_ns for path in tmp_path.glob("killed/groups/*") if path.is_dir()}
             if states and states != before:

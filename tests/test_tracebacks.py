@@ -59,7 +59,7 @@ def test_only_the_users_frames_stay():
 
 
 @pytest.mark.parametrize("f", [led_to_another, during_another, in_a_group])
-def test_frames_of_causes_contexts_and_groups_are_hidden(f):
+def test_frames_in_chained_and_grouped_exceptions_are_hidden(f):
     error = caught(f)
     inner = error.exceptions[0] if f is in_a_group else error.__context__
     assert "require_count" in of_jaxgd(inner)

@@ -35,8 +35,8 @@ from jaxgd.training_loop import _packed
 NAMES = kernel_names()
 
 
-# Most tests that train on the whole `digits` in mini-batches of 10 share two compiled programs: the start and an epoch.
-# Runs with other settings compile their own programs, which takes less time with `few` examples and one split.
+# Most tests with the whole `digits` and mini-batches of 10 share two compiled programs: the start and an epoch.
+# Other settings compile more programs, which takes less time with `few` examples and one split.
 @pytest.fixture(scope="module")
 def few(digits):
     return digits.train.images[:60], digits.train.labels[:60]
@@ -109,7 +109,7 @@ def test_an_epoch_with_l2_and_a_schedule_equals_the_books_loop(few, network, x64
 
     for epoch in range(2):
         order = np.asarray(random_order(jax.random.fold_in(key, epoch), 50))
-        # The decay is λ/50 for every mini-batch, also for the last one, which has one example.
+        # The decay is λ/50 for every mini-batch, also for the last one of one example.
         v = trained_by_hand(v, x, y, order, eta, 7, entropy=True, decay=l2 / 50, done=8 * epoch)
         c, _, gradient = by_hand(v, x, y, entropy=True)
         full = tuple(g._replace(w=g.w + l2 / 50 * layer.w) for g, layer in zip(gradient, v, strict=True))
@@ -127,7 +127,7 @@ def test_an_epoch_with_l2_and_a_schedule_equals_the_books_loop(few, network, x64
 
 
 def test_the_predicted_and_the_actual_change_of_the_full_batch_include_l2(few, network, x64):
-    """predicted = ∇C · Δv = −η‖∇C‖² and actual, the change of the cost, both include the L2 term."""
+    """`predicted` is ∇C·Δv = −η‖∇C‖², and `actual` is the change of the cost. Both include the L2 term."""
     first, last = in_float64(network)
     v, eta = (first._replace(activation="tanh"), last._replace(activation="softmax")), 1e-3
     settings = {"epochs": 2, "batch_size": None, "key": jax.random.key(0), "cost": cross_entropy}
@@ -152,10 +152,10 @@ def test_the_predicted_and_the_actual_change_of_the_full_batch_include_l2(few, n
 @pytest.mark.parametrize("entropy", [False, True], ids=["quadratic", "cross-entropy"])
 @pytest.mark.parametrize("start", [(0.6, 0.9), (2.0, 2.0)], ids=str)
 def test_one_neuron_learns_as_in_the_book(entropy, start, x64):
-    """One neuron of chapter 3, with x = 1 and y = 0, equals a loop in Python's floats.
+    """`train` and a loop in Python give the same outputs for the neuron of chapter 3, with x = 1 and y = 0.
 
-    The rounding of 300 updates in float64 adds up to less than 1e-13. The table has outputs after 150 and 300 updates
-    on the quadratic cost, computed without jaxgd.
+    The rounding errors of 300 updates in float64 stay below 1e-13. `table` has the outputs after 150 and 300 updates on
+    the quadratic cost, computed without jaxgd.
     """
     (w, b), eta = start, 0.15
     outputs = []
@@ -179,12 +179,12 @@ def test_one_neuron_learns_as_in_the_book(entropy, start, x64):
 
 
 def test_every_example_counts_once_per_epoch(digits):
-    """With η = 1 and −Σy over the mini-batch as ∂C/∂b, bias i counts the visits of example i."""
+    """η is 1, and ∂C/∂b is −Σy over the mini-batch, so bias i counts the visits of example i."""
     n, m = 23, 5
     x, y = np.zeros((n, 1), np.float32), np.eye(n, dtype=np.float32)
     network = (Layer(jnp.asarray(np.zeros((n, 1), np.float32)), jnp.asarray(np.zeros(n, np.float32))),)
 
-    # x = 0, so logit(a) = b and ∂C/∂b is −Σy over the mini-batch.
+    # x = 0, so logit(a) = b.
     def cost(a, y):
         return -jnp.sum(jnp.sum(jax.scipy.special.logit(a) * y, axis=-1))
 
@@ -232,7 +232,7 @@ def test_the_history_equals_values_computed_separately(digits, network):
 
 
 def test_the_error_of_the_prediction_is_quadratic_in_eta(few, network, x64):
-    """ΔC − ∇C·Δv shrinks as η² only if both belong to the same step."""
+    """ΔC − ∇C·Δv is proportional to η² only if ΔC and ∇C·Δv belong to the same step."""
     network = in_float64(network)
 
     def remainder(eta):
@@ -261,7 +261,7 @@ def test_without_evaluation_the_network_is_the_same(digits, network):
 
 @pytest.mark.parametrize("kernel", often(["native", "xla"], ["native"]))
 def test_the_norm_of_the_gradient_can_be_left_out(digits, network, kernel):
-    """For mini-batches ‖∇C‖ becomes NaN, and no other number changes. The full batch keeps it, because it needs ∇C."""
+    """With mini-batches, only ‖∇C‖ becomes NaN. The full batch needs ∇C, so it still records ‖∇C‖."""
     settings = {"epochs": 2, "batch_size": 10, "eta": 3.0, "key": jax.random.key(5), "kernel": kernel}
     full, bare = (train(network, digits, gradient_norm=norm, **settings) for norm in (True, False))
     assert_leaves_close(bare.network, full.network, rtol=0)
@@ -273,7 +273,7 @@ def test_the_norm_of_the_gradient_can_be_left_out(digits, network, kernel):
     assert (np.asarray(train(network, digits, gradient_norm=False, **settings).history.gradient_norm) > 0).all()
 
 
-def test_the_same_key_gives_the_same_bits_and_another_does_not(digits, network):
+def test_the_same_key_gives_the_same_bits_and_another_key_does_not(digits, network):
     def learned(seed):
         return train(network, digits, epochs=1, batch_size=10, eta=3.0, key=jax.random.key(seed)).network
 
@@ -298,7 +298,7 @@ def test_a_continued_run_equals_one_run_bit_for_bit(digits, few, network, batch_
 
 
 def test_a_state_of_mini_batches_continues_in_the_full_batch(digits, network):
-    """The state lacks the full gradient, so train computes it first. The step is then −η∇C."""
+    """The state lacks the full gradient, so `train` computes it before the first step."""
     state = train(network, digits, epochs=1, batch_size=10, eta=3.0, key=jax.random.key(5)).state
     result = train(network, digits, epochs=1, batch_size=None, eta=3.0, key=jax.random.key(5), state=state)
     history = jax.tree.map(np.asarray, result.history)
@@ -315,7 +315,7 @@ def test_one_output_has_no_accuracy():
 
 @pytest.mark.parametrize("array", [np.asarray, jnp.asarray], ids=["NumPy", "JAX"])
 def test_jit_may_close_over_the_data(network, array):
-    """Inside jit, JAX would trace operations on the data, so `train` checks their known values with NumPy."""
+    """JAX would trace a check of the data inside jit, so `train` checks the data with NumPy."""
     x, y = array(np.full((6, 64), 0.5, np.float32)), array(np.arange(6))
 
     def cost(eta):
@@ -348,7 +348,7 @@ def test_a_callback_under_jit_is_refused(digits, network):
 
 
 def test_an_optax_optimizer_works_like_a_rule(digits, few, network):
-    """optax.sgd(η) gives the network of eta=η within rounding, and a line search lowers the cost in every epoch."""
+    """optax.sgd(η) and eta=η give the same network within rounding. A line search lowers the cost in every epoch."""
     settings = {"epochs": 2, "batch_size": 10, "key": jax.random.key(5)}
     by_eta = train(network, digits, eta=0.5, **settings)
     by_optax = train(network, digits.train, optimizer=SGD, evaluate=False, **settings)
@@ -376,7 +376,7 @@ def test_a_run_that_becomes_not_finite_returns_its_last_finite_network(few, netw
 
 
 @pytest.mark.parametrize("batch_size", often([10, None], [None]), ids=str)
-def test_a_wide_network_trains_as_a_small_one(few, network, batch_size, monkeypatch):
+def test_the_two_programs_of_a_wide_network_give_the_same_results(few, network, batch_size, monkeypatch):
     """For a wide network, `train` runs two programs per epoch. Without a callback, it deletes the old gradient."""
     settings = {"epochs": 50, "batch_size": batch_size, "eta": 9.0, "key": jax.random.key(0), "cost": fragile}
     want, states = train(network, few, kernel="xla", **settings), []
@@ -385,7 +385,7 @@ def test_a_wide_network_trains_as_a_small_one(few, network, batch_size, monkeypa
     for callback in (None, lambda state, entry: states.append(state)):
         got = train(network, few, callback=callback, **settings)
         assert got.outcome.reason is Reason.NOT_FINITE
-        # The programs of a wide network may round differently from the others, in each of 50 epochs in float32.
+        # The programs of a wide network may round differently. The differences accumulate over 50 epochs in float32.
         for name in ("network", "gradient"):
             assert_leaves_close(getattr(got.state, name), getattr(want.state, name), rtol=1e-4)
         for name in NUMBERS:
@@ -425,7 +425,7 @@ def test_a_start_that_is_not_finite_ends_the_run(digits, network):
 
 
 def saturated(digits, label):
-    """Return a network whose saturated outputs say 0 for each image, and `digits` with one label for all of `train`."""
+    """Return a saturated network that answers 0 for each image, and `digits` with `label` as each training label."""
     bias = np.full(10, -30, np.float32)
     bias[0] = 30
     network = (
@@ -438,7 +438,7 @@ def saturated(digits, label):
 
 
 def test_the_outcome_judges_the_state_after_the_last_epoch(digits, network):
-    """The outcome reports a network that is saturated or unchanged by the last epoch, unless its answers are right."""
+    """The outcome reports if the last epoch leaves the network saturated or unchanged, unless its answers are right."""
 
     def reason(network, data, eta, **change):
         settings = {"epochs": 2, "batch_size": 10, "key": jax.random.key(5)} | change
@@ -463,7 +463,7 @@ def test_the_outcome_judges_the_cost_without_l2(few):
         result = train(network, data, cost=cross_entropy, l2=1.0, **settings)
         assert result.outcome.reason is want
         assert result.history.cost[-1] > 1
-    # In bfloat16, 20 right outputs may cost 20 eps = 0.16 together. near_0 allows twice this cost.
+    # In bfloat16, 20 right outputs may have a cost of 20 eps = 0.16. near_0 allows twice this cost.
     wide = (Layer(jnp.zeros((20, 3), jnp.bfloat16), jnp.zeros(20, jnp.bfloat16)),)
     assert (near_0(quadratic_cost, wide), near_0(cross_entropy, network)) == (1e-3, 1e-3)
     assert near_0(cross_entropy, wide) == 2 * 20 * 2**-7
@@ -626,8 +626,8 @@ def test_bytes_are_used_as_fractions_of_255(digits, network):
 
 
 @pytest.mark.slow
-def test_one_network_and_several_use_the_budget_of_the_run(few, network, monkeypatch):
-    """Two networks under vmap share the inputs. A chunk has fewer rows than for one network."""
+def test_the_budget_applies_to_one_network_and_to_a_batch(few, network, monkeypatch):
+    """Two networks under vmap share the inputs, and a chunk has fewer rows than for one network."""
     seen = []
     real = evaluation.weighted_inputs_in_chunks
 
@@ -659,17 +659,17 @@ BAD = {
     "eta underflows": ({"eta": 1e-60}, RangeError, "eta in float32 must be a finite number above 0"),
     "eta overflows": ({"eta": 1e39}, RangeError, "eta in float32 must be a finite number above 0"),
     "eta missing": ({"eta": None}, DtypeError, "eta must be one real number"),
-    "schedule below 0": (
+    "schedule falls below 0": (
         {"eta": lambda k: 1.0 - k / 100, "epochs": 2},
         RangeError,
         r"a finite eta of 0 or more, got -0.0\d+ for eta\(101\)",
     ),
-    "schedule gives arrays": ({"eta": lambda k: jnp.ones(2)}, DtypeError, "the eta of the schedule must be one real"),
+    "schedule returns arrays": ({"eta": lambda k: jnp.ones(2)}, DtypeError, "the eta of the schedule must be one real"),
     "l2 below 0": ({"l2": -1.0}, RangeError, "l2 must be a finite number, 0 or more, got -1.0"),
     "l2 infinite": ({"l2": float("inf")}, RangeError, "l2 must be a finite number, 0 or more, got inf"),
-    "l2 text": ({"l2": "5"}, DtypeError, "l2 must be one real number, got str"),
+    "text as l2": ({"l2": "5"}, DtypeError, "l2 must be one real number, got str"),
     "activation unknown": ({"activation": "gelu"}, RangeError, "train: activation must be 'sigmoid', 'tanh', 'relu'"),
-    "activation a number": ({"activation": 3}, DtypeError, "train: activation must be 'sigmoid'.*, got int"),
+    "number as activation": ({"activation": 3}, DtypeError, "train: activation must be 'sigmoid'.*, got int"),
     "too many activations": ({"activation": ("tanh",) * 5}, RangeError, "one for each of the 2 layers, got 5"),
     "softmax in a hidden layer": ({"activation": "softmax"}, RangeError, "'softmax' is only for the output layer"),
     "cross-entropy of tanh outputs": (
@@ -677,31 +677,31 @@ BAD = {
         RangeError,
         "train: the cross-entropy needs outputs between 0 and 1.* got 'tanh'",
     ),
-    "native with tanh": ({"activation": "tanh", "kernel": "native"}, RangeError, "only sigmoid neurons, got 'tanh'"),
-    "eta an array": ({"eta": jnp.ones(2)}, DtypeError, "eta must be one real number"),
+    "tanh, kernel native": ({"activation": "tanh", "kernel": "native"}, RangeError, "only sigmoid neurons, got 'tanh'"),
+    "array as eta": ({"eta": jnp.ones(2)}, DtypeError, "eta must be one real number"),
     "cost per example": ({"cost": lambda a, y: jnp.sum((a - y) ** 2, -1)}, ShapeError, "one real scalar, got float32"),
     "epochs beyond JAX's integers": ({"epochs": 10**30}, RangeError, "epochs must be between 0 and 2147483647"),
-    "gradient_norm text": ({"gradient_norm": "no"}, DtypeError, "gradient_norm must be True or False, got 'no'"),
-    "budget a number": ({"budget": 5}, DtypeError, "budget must be a jaxgd.chunks.Budget, got int"),
-    "budget of no bytes": ({"budget": Budget(0, 0)}, RangeError, "budget.chunk must be at least 1, got 0"),
-    "evaluate text": ({"evaluate": "no"}, DtypeError, "evaluate must be True or False, got 'no'"),
-    "callback a number": ({"callback": 3}, DtypeError, "callback must be a function"),
-    "cost None": ({"cost": None}, DtypeError, "cost must be a function"),
-    "cost gives text": ({"cost": lambda a, y: "x"}, ShapeError, "one real scalar, got str"),
-    "optimizer a number": ({"optimizer": 3}, DtypeError, "optimizer must be a rule"),
-    "optimizer not called": ({"optimizer": optax.sgd}, DtypeError, r"Call it: sgd\(…\)"),
-    "key a number": ({"key": 0}, DtypeError, "key must be a random key"),
-    "kernel an array": (
+    "text as gradient_norm": ({"gradient_norm": "no"}, DtypeError, "gradient_norm must be True or False, got 'no'"),
+    "number as budget": ({"budget": 5}, DtypeError, "budget must be a jaxgd.chunks.Budget, got int"),
+    "budget of 0 bytes": ({"budget": Budget(0, 0)}, RangeError, "budget.chunk must be at least 1, got 0"),
+    "text as evaluate": ({"evaluate": "no"}, DtypeError, "evaluate must be True or False, got 'no'"),
+    "number as callback": ({"callback": 3}, DtypeError, "callback must be a function"),
+    "None as cost": ({"cost": None}, DtypeError, "cost must be a function"),
+    "cost returns text": ({"cost": lambda a, y: "x"}, ShapeError, "one real scalar, got str"),
+    "number as optimizer": ({"optimizer": 3}, DtypeError, "optimizer must be a rule"),
+    "optax.sgd without arguments": ({"optimizer": optax.sgd}, DtypeError, r"Call it: sgd\(…\)"),
+    "number as key": ({"key": 0}, DtypeError, "key must be a random key"),
+    "array as kernel": (
         {"kernel": np.ones(2)},
         RangeError,
         f"kernel must be {', '.join(map(repr, NAMES[:-1]))} or {NAMES[-1]!r}",
     ),
-    "state a number": ({"state": 3}, DtypeError, "state must be the state of an earlier run"),
-    "network None": ({"network": None}, DtypeError, "network: expected a tuple of layers"),
-    "data None": ({"data": None}, DtypeError, r"the train data must be a pair \(x, y\), got NoneType"),
-    "data of three parts": ({"data": (1, 2, 3)}, DtypeError, "got 3 parts"),
-    "data an array": ({"data": np.zeros((2, 64))}, DtypeError, "must be a pair"),
-    "cost gives None": ({"cost": lambda a, y: None}, ShapeError, "one real scalar"),
+    "number as state": ({"state": 3}, DtypeError, "state must be the state of an earlier run"),
+    "None as network": ({"network": None}, DtypeError, "network: expected a tuple of layers"),
+    "None as data": ({"data": None}, DtypeError, r"the train data must be a pair \(x, y\), got NoneType"),
+    "data with three parts": ({"data": (1, 2, 3)}, DtypeError, "got 3 parts"),
+    "array as data": ({"data": np.zeros((2, 64))}, DtypeError, "must be a pair"),
+    "cost returns None": ({"cost": lambda a, y: None}, ShapeError, "one real scalar"),
 }
 
 

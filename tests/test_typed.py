@@ -19,5 +19,5 @@ def test_a_generic_named_tuple_is_a_plain_tuple(kind):
     assert kind[int](*values) == kind(*values) == tuple(values)
 
 
-def test_the_functions_are_those_of_jax():
+def test_typed_functions_are_the_functions_of_jax():
     assert (typed.jit, typed.grad, typed.tree_map, typed.map_rows) == (jax.jit, jax.grad, jax.tree.map, jax.lax.map)
