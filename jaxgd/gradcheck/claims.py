@@ -109,7 +109,7 @@ def claimed_jvp(prepared: Prepared, out: object, jvp: Callable[..., object]) -> 
         raise ShapeError(
             f"{WHO}: jvp(primals, tangents) must return (f(*primals), tangents) as jax.jvp does, got {_parts(pair)}."
         )
-    findings = _same_result("jvp", out, pair[0]) or _same_result("the tangents of jvp", out, pair[1], values=False)
+    findings = _same_result("jvp", out, pair[0]) or _same_result("jvp, as tangents,", out, pair[1], values=False)
     return Claim("jvp", forward=ClaimedJvp(prepared.problem, Opaque(jvp)) if not findings else None, findings=findings)
 
 

@@ -123,8 +123,8 @@ def test_misfits_of_a_vjp_are_findings(claimed, words):
 JVPS = {
     "right": (lambda p, t: (product(*p), p[0] * t[1] + t[0] * p[1]), []),
     "other values": (lambda p, t: (product(*p) + 1, p[0]), ["jvp returns different values than f"]),
-    "tangents of another shape": (lambda p, t: (product(*p), t[0][0]), ["the tangents of jvp returns float32[3]"]),
-    "tangents of another dtype": (lambda p, t: (product(*p), low(t[0])), ["the tangents of jvp returns bfloat16[2,3]"]),
+    "tangents of another shape": (lambda p, t: (product(*p), t[0][0]), ["jvp, as tangents, returns float32[3]"]),
+    "tangents of another dtype": (lambda p, t: (product(*p), low(t[0])), ["jvp, as tangents, returns bfloat16[2,3]"]),
 }
 
 
