@@ -1,1 +1,1 @@
-"""The ablation of the gradient checker: which cases of the corpus need each constant and each part."""
+"""The ablation of the gradient checker: the cases of the corpus that need each constant and each part."""

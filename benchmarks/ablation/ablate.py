@@ -1,4 +1,4 @@
-"""Replay the recorded checks with other constants and without parts of the checker."""
+"""Replay the recorded checks with another value of a constant, or without a part of the checker."""
 
 import copy
 import dataclasses
@@ -25,14 +25,13 @@ def _no_search(*args: Any) -> locate.ElementSearch:
 
 
 def _known_search(self: Examination, claim: Derivative, i: int, checks: dict[str, Check]) -> locate.ElementSearch:
-    """Return the recorded search. Without one, search now if the claim has gradients; otherwise find nothing."""
+    """Return the recorded search of single elements. If none is recorded, search now if the claim has gradients."""
     search = _search if claim.gradients else _no_search
     recorded: Any = self.sampler
     return recorded.searches.get((claim.name, i)) or search(self, claim, i, checks)
 
 
-# A replay cannot evaluate f, and needs only verdicts and causes. These patches replace the functions that evaluate f or
-# add other facts to the report.
+# A replay cannot evaluate f. These patches replace the functions that evaluate f or only add details to the report.
 REPLAY: tuple[Patch, ...] = (
     (Examination, "_search", _known_search),
     (Examination, "_taylor", lambda *x: math.nan),
@@ -44,7 +43,7 @@ REPLAY: tuple[Patch, ...] = (
 
 
 def _again(stage: Stage, report: GradientReport) -> GradientReport:
-    """Return the report with the checks of a second run of the examination."""
+    """Run the examination again, and return the report with the new checks."""
     exam = dataclasses.replace(stage.exam, lines=dict(stage.exam.lines), slopes={}, unfinished=set())
     for claim, own in stage.floors:
         claim.floor = max(exam.d.floor, own)
@@ -55,7 +54,7 @@ def _again(stage: Stage, report: GradientReport) -> GradientReport:
 
 
 def replayed(record: Record, without: str = "") -> Outcome:
-    """Return the verdict and cause that the recorded numbers give, without the checks whose names match a pattern."""
+    """Return the verdict and its cause after a replay. Leave out the checks whose names match `without`."""
     report = record.report
     if report is None:
         return record.outcome
@@ -79,7 +78,7 @@ def without(part: Part, record: Record) -> Outcome:
 
 
 def changes(records: Sequence[Record], base: Sequence[Outcome], outcomes: Sequence[Outcome]) -> Row:
-    """Return the cases whose verdict or cause changes, and those of them that fail: their grade gets worse."""
+    """Return the cases whose outcome changes, and the cases that fail. A case fails if its grade gets worse."""
     row: Row = {"changed": {}, "failed": {}}
     for record, old, new in zip(records, base, outcomes, strict=True):
         name, words = f"{record.part}: {record.name}", f"{': '.join(old)} → {': '.join(new)}"
@@ -91,7 +90,7 @@ def changes(records: Sequence[Record], base: Sequence[Outcome], outcomes: Sequen
 
 
 def ablate_constant(records: Sequence[Record], base: Sequence[Outcome], constant: Constant) -> Row:
-    """Return the nearest smaller and the nearest larger value tried with which a case fails, and the failing cases."""
+    """Return the nearest smaller and the nearest larger value with which a case fails, and the cases that fail."""
     name, *sides = constant
     row: Row = {"constant": name, "value": getattr(constants, name)}
     for side, values in zip(("down", "up"), sides, strict=True):
@@ -136,7 +135,7 @@ def ablate(records: Sequence[Record]) -> list[Row]:
         rows.append(row := ablate_constant(records, base, constant))
         for side in ("down", "up"):
             print(f"{row['constant']:18}{row['value']:>9}  {side:4}  {_nearest(row, side)}", flush=True)
-    print(f"\n{'without':44}{'changed':>8}{'failed':>8}  cases that fail; if none fails, cases that change")
+    print(f"\n{'without':44}{'changed':>8}{'failed':>8}  cases that fail, or that change if none fails")
     for part in PARTS:
         rows.append(row := ablate_part(records, base, part))
         names = list(row["failed"] or row["changed"])
@@ -152,4 +151,4 @@ def _nearest(row: Row, side: str) -> str:
         names = list(found["failed"])
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         return f"{found['value']:.3g} (× {found['value'] / row['value']:.3g}): {names[0]}{more}"
-    return f"none as far as {found['tried'][-1]:.3g}" if found["tried"] else "not tried"
+    return f"tried as far as {found['tried'][-1]:.3g}: no case fails" if found["tried"] else "not tried"

@@ -22,7 +22,7 @@ Patch = tuple[object, str, object]
 
 
 class Constant(NamedTuple):
-    """A constant, and the values to try instead: smaller ones and larger ones, the nearest first."""
+    """A constant, and the smaller and larger values to try instead, the nearest first."""
 
     name: str
     down: tuple[float, ...]
@@ -30,7 +30,7 @@ class Constant(NamedTuple):
 
 
 _FACTORS = (0.5, 0.33, 0.2, 0.1), (2, 3, 5, 10)
-# Not changed: RATIO is the ratio of the recorded steps, and EPS and EPS32 are properties of dtypes.
+# No ablation changes these: RATIO is the ratio of the recorded steps, and EPS and EPS32 are properties of dtypes.
 _FIXED = {"RATIO", "EPS", "EPS32"}
 _RANGES = {
     "STEEPEST": ((0.9, 0.8, 0.65, 0.5, 0.3), (0.97, 0.99, 1.0, 1.1)),
@@ -57,10 +57,10 @@ class Part(NamedTuple):
     Attributes:
         name: The name in the table.
         patches: Attributes to replace.
-        without: A regular expression. Checks with a matching name are dropped from the report. Empty for none.
+        without: A regular expression. Checks with a matching name are dropped from the report. Empty to drop none.
         change: A function that changes a recorded examination, or None.
-        decides: None if a replay can remove the part. Otherwise a function that takes the reports and the examinations,
-            and returns True if the part may have changed them. Then the case is checked again without the part.
+        decides: None if a replay can remove the part. Otherwise a function of the reports and the examinations. It
+            returns True if the part may have changed them. The case is then checked again without the part.
     """
 
     name: str
@@ -74,7 +74,7 @@ _slopes, _resolution, _judged, _combine = quotients.slopes, quotients._resolutio
 
 
 def _half(kept: int) -> tuple[Patch, ...]:
-    """Return the patch that sets one of the two resolutions to 0, and keeps the other."""
+    """Return the patch that keeps one result of `_resolution`, and sets the other result to 0."""
 
     def resolution(*args: Any) -> list[Any]:
         return [x if i == kept else np.zeros_like(x) for i, x in enumerate(_resolution(*args))]
@@ -93,7 +93,7 @@ def _slopes_without_variation(lines: quotients.Lines, noise: float = 0.0) -> quo
 
 
 def _judge_with(**fields: Any) -> Patch:
-    """Return the patch that replaces fields of the slopes in every judgment, each by one value for all lines."""
+    """Return the patch that sets fields of the slopes before every judgment. All lines get the same value."""
 
     def judge(claim: core.Claim, slopes: quotients.Slopes, *others: Any) -> core.Judgment:
         changed: dict[str, Any] = {name: np.full(len(slopes.value), value) for name, value in fields.items()}
@@ -107,16 +107,16 @@ def _combine_without_rough(each: list[core.Judgment]) -> core.Judgment:
 
 
 def _all_directions(each: list[core.Judgment]) -> core.Judgment:
-    """Return a judgment that is right only if the judgments along all lines are right."""
+    """Combine the judgments. The result is right only if the judgments along all lines are right."""
     judgment = _combine(each)
     unknown = [j for j in each if j.verdict is Verdict.CANNOT_TELL]
     return unknown[0] if unknown and judgment.verdict is Verdict.RIGHT else judgment
 
 
 def _one_direction(each: list[core.Judgment]) -> core.Judgment:
-    """Return a judgment that is right if one line is right, none is wrong, and none is rough or singular.
+    """Combine the judgments. One right line suffices if no line is wrong, rough or singular.
 
-    F varies within the smallest step on a rough line, and has a kink, a jump or an infinite slope on a singular one.
+    F varies within the smallest step on a rough line. F has a kink, a jump or an infinite slope on a singular line.
     """
     judgment = _combine(each)
     right = [j for j in each if j.verdict is Verdict.RIGHT]
@@ -125,13 +125,13 @@ def _one_direction(each: list[core.Judgment]) -> core.Judgment:
 
 
 def _lines_of(exam: Examination) -> tuple[dict[int, quotients.Lines], dict[int, quotients.Lines]]:
-    """Return the recorded lines of the short ladder of steps and of the long one."""
+    """Return the recorded lines of the short ladder and of the long ladder."""
     recorded: Any = exam.sampler
     return exam.lines, recorded.long
 
 
 def _drop_even(exam: Examination) -> None:
-    """Drop the direction of small elements."""
+    """Drop the direction that moves only elements that contribute little to the slope."""
     for i in exam.d.even:
         for lines in _lines_of(exam):
             kept = {name: np.delete(getattr(lines[i], name), EVEN, 0) for name in ("plus", "minus", "zero", "size")}
@@ -139,13 +139,13 @@ def _drop_even(exam: Examination) -> None:
         claims = (x for x in (*exam.d.claims, exam.d.reverse, exam.d.forward) if x is not None)
         for claim in claims:
             for x in (claim.along, claim.size, claim.noise):
-                # Append the value of the first direction again to keep the shape.
+                # Repeat the value of the first direction to keep the shape.
                 x[i] = np.append(np.delete(x[i], EVEN), x[i, 0])
         exam.d.even = set()
 
 
 def _as_float64(exam: Examination) -> None:
-    """Forget that f computes in a narrow dtype."""
+    """Treat f as if it computed in float64."""
     recorded: Any = exam.sampler
     recorded.coarse = False
     for lines in _lines_of(exam):
@@ -153,7 +153,7 @@ def _as_float64(exam: Examination) -> None:
 
 
 def _consistency(name: str) -> Part:
-    """Return the part that makes one comparison of `run_in_users_dtype`, such as eager = jit."""
+    """Return the part that is one comparison in `run_in_users_dtype`, such as eager = jit."""
     run = consistency.run_in_users_dtype
 
     def agreed(*args: Any) -> Any:
@@ -183,18 +183,18 @@ _NOT_EXPLAINED: Patch = (core, "explained_by_kink", lambda slopes, difference: n
 PARTS = (
     # The comparison of claims with quotients.
     Part("structure", ((quotients, "_structure", lambda h, off, *others: np.zeros(off.shape[:2])),)),
-    Part("resolution of a still F", _half(1)),
-    Part("resolution of a coarse F", _half(0)),
+    Part("rounding that may hide changes of F", _half(1)),
+    Part("smallest change of F in a narrow dtype", _half(0)),
     Part("jumps and infinite slopes", ((quotients, "_singularity", lambda *x: Cause.AGREES),)),
     Part("gap test", ((quotients, "slopes", _slopes_without_gap),)),
     Part("a small kink explains the difference", (_NOT_EXPLAINED,)),
     Part("gap test and small kinks", ((quotients, "slopes", _slopes_without_gap), _NOT_EXPLAINED)),
-    Part("a claim of 0 where F is still", (_judge_with(still=False),)),
+    Part("a claim of 0 where F does not change", (_judge_with(still=False),)),
     Part("a claim of 0 where the slope is negligible", everywhere("NEGLIGIBLE", -math.inf)),
     Part("another entry supports the claim", everywhere("RIVAL", 0.0)),
     Part("F that varies within the smallest step", ((core, "combine", _combine_without_rough),)),
-    Part("two right directions suffice; instead, all must be right", ((core, "combine", _all_directions),)),
-    Part("two right directions suffice; instead, one suffices", ((core, "combine", _one_direction),)),
+    Part("two right directions suffice → all must be right", ((core, "combine", _all_directions),)),
+    Part("two right directions suffice → one suffices", ((core, "combine", _one_direction),)),
     Part("a claim outside the one-sided slopes of a kink", ((core, "outside_the_kink", lambda *x: False),)),
     Part("the direction of small elements", change=_drop_even),
     Part("the narrowest dtype in f", change=_as_float64),

@@ -1,4 +1,4 @@
-"""Check every case once, and keep the numbers that its verdict follows from."""
+"""Check every case once, and record the numbers that its verdict depends on."""
 
 import contextlib
 import dataclasses
@@ -31,13 +31,13 @@ from jaxgd.gradcheck.sample import Sampler
 
 TABLES = {**CORPUS, "adversarial": ADVERSARIAL, "fresh-right": FRESH_RIGHT, "fresh-wrong": FRESH_WRONG}
 NETWORKS = tuple(f"network-{x}" for x in ("right", "random", "random-claimed", "trained", "trained-claimed"))
-# The verdict and its cause, or the name of an exception and "".
+# The verdict and its cause. After an exception, the name of the exception and "".
 Outcome = tuple[str, str]
 
 
 @dataclasses.dataclass
 class Recorded:
-    """The recorded evaluations of f, in place of the sampler."""
+    """Recorded evaluations of f. A replay uses them in place of the sampler."""
 
     long: dict[int, quotients.Lines]
     searches: dict[tuple[str, int], ElementSearch]
@@ -57,8 +57,8 @@ class Stage:
 
     Attributes:
         exam: The examination, with recorded evaluations.
-        floors: Each claim with its own floor. This floor is 0 if only the common floor applies.
-        checks: The checks that each leaf got after the examination.
+        floors: Each claim with its floor, or with 0 if its floor is the common one.
+        checks: For each leaf, the checks that were added after the examination.
     """
 
     exam: Examination
@@ -72,13 +72,13 @@ class Record:
 
     Attributes:
         part: The part of the corpus.
-        name: The name of the case, with the dtype unless it is float32, and the seed unless it is 0.
+        name: The name of the case, the dtype if it is not float32, and the seed if it is not 0.
         expected: The allowed verdicts.
-        cause: The expected cause of an undecided check; "" if any is allowed.
+        cause: The expected cause of "cannot tell". Empty if any cause is allowed.
         outcome: The outcome of the check.
         report: The report, or None after an exception.
-        stages: The examinations of the first and, if they were checked, of the second derivatives.
-        reruns: The outcomes of checks without a part, by the name of the part.
+        stages: One stage for the first derivatives, and one for the second derivatives if they were checked.
+        reruns: The outcomes of the checks that were repeated without a part, by the name of the part.
     """
 
     part: str
@@ -91,7 +91,11 @@ class Record:
     reruns: dict[str, Outcome] = dataclasses.field(default_factory=dict)
 
     def grade(self, outcome: Outcome) -> int:
-        """Return 0 for an expected outcome, 1 for an unexpected "cannot tell" or its unexpected cause, otherwise 2."""
+        """Return the grade of an outcome, from 0 (best) to 2.
+
+        The grade is 0 for an expected verdict with the expected cause. It is 1 for an unexpected "cannot tell" or an
+        unexpected cause. It is 2 for any other outcome.
+        """
         verdict, cause = outcome
         if verdict in self.expected:
             return int(verdict == "cannot tell" and self.cause not in ("", cause))
@@ -108,7 +112,7 @@ def patched(patches: Sequence[Patch]) -> Iterator[None]:
 
 
 def outcome_of(report: GradientReport, without: str = "") -> Outcome:
-    """Return the verdict and its cause, without the checks whose names match a pattern."""
+    """Return the verdict of a report and its cause. Leave out the checks whose names match `without`."""
     report = _without(report, re.compile(without)) if without else report
     return str(report.verdict), str(report.cause)
 
@@ -139,7 +143,10 @@ def checked(case: Case, dtype: str, seed: int, without: str = "") -> tuple[Outco
 
 
 def recorded(part: str, case: Case, dtype: str, seed: int) -> Record:
-    """Check a case. Check it again without each part that no replay can remove and that may have changed the report."""
+    """Check a case, and return the record.
+
+    Some parts cannot be removed by a replay. If such a part may have changed the report, check again without it.
+    """
     stages: list[tuple[Examination, tuple[LeafReport, ...]]] = []
     name = f"{case.name}{'' if dtype == 'float32' else ', ' + dtype}{f', seed {seed}' if seed else ''}"
     with _recording(stages):
@@ -162,7 +169,7 @@ def recorded(part: str, case: Case, dtype: str, seed: int) -> Record:
 
 @contextlib.contextmanager
 def _recording(stages: list[tuple[Examination, tuple[LeafReport, ...]]]) -> Iterator[None]:
-    """Record every examination. One call evaluates F at the steps of both ladders, along every direction."""
+    """Record every examination in `stages`. Evaluate F once, at the steps of both ladders and along every direction."""
     run, search, evaluate = Examination.run, Examination._search, Sampler.lines
 
     long: dict[int, quotients.Lines] = {}
@@ -203,7 +210,7 @@ def _part(lines: quotients.Lines, steps: slice, directions: slice = slice(None))
 
 
 def _plain(exam: Examination, known: Recorded, short: dict[int, quotients.Lines]) -> Examination:
-    """Return the examination without functions and without arrays that no replay reads, so that it can be saved."""
+    """Return an examination that pickle can save. It has no functions, and only the arrays that a replay reads."""
     for x in (*exam.d.claims, exam.d.reverse, exam.d.forward):
         if x is not None:
             x.program = None
@@ -211,7 +218,7 @@ def _plain(exam: Examination, known: Recorded, short: dict[int, quotients.Lines]
         v=[np.zeros(0, x.dtype) for x in exam.d.prepared.v],
         leaves=[dataclasses.replace(leaf, path=()) for leaf in exam.d.prepared.leaves],
     )
-    # A replay reads only the number of directions and the last of them.
+    # A replay reads only the number of directions and the last direction.
     shared: Any = SimpleNamespace(directions=[[None] * (len(x) - 1) + [x[-1]] for x in exam.d.shared.directions])
     nothing: Any = None
     d = dataclasses.replace(exam.d, prepared=prepared, shared=shared, runner=nothing, outputs=[], notes=[])
@@ -223,7 +230,7 @@ def _plain(exam: Examination, known: Recorded, short: dict[int, quotients.Lines]
 def records(
     parts: Sequence[str], dtypes: Sequence[str], seeds: int, cache: Path, data_dir: Path | None
 ) -> list[Record]:
-    """Return the records of parts of the corpus from the files in `cache`. Make the files that are missing."""
+    """Return the records of parts of the corpus. Read them from `cache`, and make the files that are missing there."""
     found, digits = [], Digits(data_dir)
     cache.mkdir(parents=True, exist_ok=True)
     for part in parts:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from benchmarks.rows import Row
 
-# Largest number of failures that a row lists, and of characters in each failure.
+# A row lists at most this many failures, and each failure has at most this many characters.
 _EXAMPLES, _LONGEST = 10, 400
 
 
@@ -37,8 +37,8 @@ class Options:
 
     Attributes:
         count: Number of attacks per family. The family flips makes this number in each of seven places, and the
-            family pictures for each format. The family kills may make a few more, and limits at most five with each
-            limit.
+            family pictures for each format. The family kills may make a few more. The family limits makes at most five
+            attacks with each limit.
         seed: Seed of all random choices.
         work: An empty folder for runs, damaged files and compiled programs.
         data_dir: Folder of MNIST, for the family kills. None to use digits only.

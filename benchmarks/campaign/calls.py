@@ -26,7 +26,7 @@ _MEMORY = 16 * 2**30
 
 
 def attacks(options: Options) -> Iterator[Attack]:
-    """Make `count` bad calls: every argument with every bad value in random order, then two bad arguments at a time."""
+    """Make `count` bad calls: first one bad value per call, until all were tried, and then two bad values per call."""
     rng = random.Random(options.seed)
     pool = list(values())
     places = [(name, (place,)) for name, found in arguments().items() for place in found]
@@ -46,7 +46,7 @@ def attacks(options: Options) -> Iterator[Attack]:
 
 
 def arguments() -> dict[str, list[str]]:
-    """Return the arguments of every public function, and parts of some of them, such as `stop.cost`."""
+    """Return the arguments of every public function. Some arguments also have parts, such as `stop.cost`."""
     import jaxgd
 
     found: dict[str, list[str]] = {}
@@ -107,7 +107,7 @@ def _call(name: str, where: tuple[str, ...], bad: tuple[str, ...], about: str) -
 
 
 def _in_own_function(error: BaseException) -> bool:
-    """Return True if the error comes from `square` or a lambda of `values.py`, which jaxgd has called."""
+    """Return True if `square` or a lambda of `values.py` raised the error. The bad calls pass these functions."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return frame.filename == table.__file__ and frame.name in ("square", "<lambda>")
 
@@ -119,7 +119,7 @@ def _takes_function(name: str, place: str) -> bool:
 @functools.cache
 def _prepare() -> None:
     """Prepare the process of an attack: no warnings, no network, an empty folder, a memory limit, good arguments."""
-    good()  # caches its arrays here, because inside jit they would be tracers
+    good()  # a first call inside jit would cache tracers
     warnings.simplefilter("ignore")
     without_network()
     os.environ["JAXGD_DATA_DIR"] = "no data"

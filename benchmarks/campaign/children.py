@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn, TextIO
 
 # Exit status of a child whose function raised. The commands never return it.
 RAISED = 99
-# Seconds between two checks whether the child processes have ended.
+# Seconds between polls of the child processes.
 POLL = 0.003
 # Limit on wall time, as a multiple of the limit on processor time.
 PATIENCE = 6
@@ -29,8 +29,8 @@ class Job(NamedTuple):
     Attributes:
         work: The function to run. Its result is the exit status.
         folder: Working folder of the child. The child's standard output and error are files next to it.
-        limit: Seconds of processor time after which the child counts as hung and is killed. After six times as many
-            seconds of wall time it is killed too; the factor allows for a busy processor.
+        limit: Limit on processor time in seconds. The limit on wall time is PATIENCE times as long. A child that
+            exceeds one of them is killed and counts as hung.
         kill_after: Seconds of wall time until SIGKILL, which does not count as a hang. None for no kill.
     """
 
@@ -59,13 +59,13 @@ class Ending(NamedTuple):
 
     @property
     def trouble(self) -> str:
-        """The improper end of the command, such as "hang"; otherwise empty. A status of 1 or 2 alone is proper."""
+        """The way in which the command broke, such as "hang" or "traceback". Empty if it did not break."""
         if self.hung:
             return "hang"
         if self.status == RAISED or "Traceback (most recent call last)" in self.err:
             return "traceback"
         if "internal error" in self.err:
-            return "internal error"  # an exception that the command did not expect, in one line
+            return "internal error"  # the command reports an unexpected exception in one line
         return f"died by {signal.Signals(-self.status).name}" if self.status < 0 else ""
 
     @property
@@ -94,7 +94,7 @@ def prepare(programs: Path) -> None:
 
 
 def configure(name: str, value: object) -> None:
-    """Change a setting of JAX."""
+    """Set an option of `jax.config`."""
     import jax
 
     config: Any = jax.config
@@ -102,7 +102,7 @@ def configure(name: str, value: object) -> None:
 
 
 def command(*argv: str, hook: Callable[[], None] | None = None) -> Callable[[], int]:
-    """Return the work of a child: call the hook, then run `jaxgd` with these arguments."""
+    """Return a function that calls the hook, if any, and then runs `jaxgd` with these arguments."""
 
     def work() -> int:
         from jaxgd.cli import main
@@ -126,7 +126,7 @@ def without_network() -> None:
 
 
 def finish(job: Job) -> Ending:
-    """Run one job, and return its ending."""
+    """Run one job in a child process, and return the result."""
     child = Child(job)
     while (ending := child.ending()) is None:
         time.sleep(POLL)
@@ -157,7 +157,7 @@ class Child:
                 os._exit(status & 0xFF)
 
     def ending(self) -> Ending | None:
-        """Return the ending of the child, or None while it runs. Kill the child if its wall time is over."""
+        """Return the result of the child, or None while it runs. Kill the child if its wall time is over."""
         pid, status = os.waitpid(self._pid, os.WNOHANG)
         self._ended = pid != 0
         seconds = time.monotonic() - self._began
@@ -183,12 +183,12 @@ class Child:
 
 
 def _streams(folder: Path) -> tuple[Path, Path]:
-    """Return the files of standard output and error of a child with this folder."""
+    """Return the files for the standard output and standard error of the child in this folder."""
     return folder.with_name(f"{folder.name}.out"), folder.with_name(f"{folder.name}.err")
 
 
 def limit(seconds: float) -> None:
-    """End this process after `seconds` of processor time, or PATIENCE times as much wall time. 0 is no limit.
+    """End this process after `seconds` of processor time, or PATIENCE times as much wall time. 0 sets no limit.
 
     The signals have their default action, which ends the process even if no Python code runs.
     """
@@ -197,7 +197,7 @@ def limit(seconds: float) -> None:
 
 
 def open_stderr() -> TextIO:
-    """Return standard error as Python opens it: written line by line."""
+    """Return standard error as a line-buffered text file."""
     return os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 

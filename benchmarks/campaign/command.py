@@ -23,8 +23,8 @@ class Campaign:
     families: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Families of attacks. By default all."""
     count: int = 1000
-    """Attacks per family; flips makes this number in each of seven places, and pictures for each format. kills may make
-    a few more, and limits makes at most five with each limit."""
+    """Attacks per family. The family flips makes this number in each of seven places, and pictures for each format. The
+    family kills may make a few more. The family limits makes at most five attacks with each limit."""
     seed: int = 0
     """Seed of all random choices."""
     data_dir: Path | None = None

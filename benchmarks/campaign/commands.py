@@ -27,7 +27,7 @@ _MEMORY = 8 * 2**30
 
 
 class Line(NamedTuple):
-    """A generated command line: the command, its values by option, a stray word, and a name in SURROUNDINGS."""
+    """A generated command line: the command, pairs of option and value, a stray word, and a key of SURROUNDINGS."""
 
     command: str
     given: tuple[tuple[str, str], ...]
@@ -35,7 +35,7 @@ class Line(NamedTuple):
     surroundings: str
 
     def argv(self, folder: Path) -> list[str]:
-        """Return the words of the command line. `folder`, with the good files, replaces an @ that starts a value."""
+        """Return the words of the command line. If a value starts with @, `folder/` replaces the @."""
         words, behind = [self.command], []
         for name, value in self.given:
             value = _full(value, folder)
@@ -81,7 +81,7 @@ def attacks(options: Options) -> Iterator[Attack]:
 
 
 def generated(rng: random.Random) -> Line:
-    """Return a random command line. One to three of its options have a value from OPTIONS, which is often bad."""
+    """Return a random command line. One to three options have values from OPTIONS, most of which are bad."""
     name = rng.choices(list(OPTIONS), [6, 3, 2, 2, 2, 5, 2, 1])[0]
     drawn = rng.sample(list(OPTIONS[name]), min(len(OPTIONS[name]), rng.choice((1, 1, 1, 2, 3))))
     bad = {option: rng.choice(OPTIONS[name][option].values) for option in drawn}
@@ -119,19 +119,19 @@ def _judged(line: Line, ending: Ending, folder: Path, files: Path) -> tuple[str,
     with contextlib.chdir(folder) if folder.exists() else contextlib.nullcontext():
         allowed = line.allowed(files)
     if ending.hung and allowed and line.long():
-        return "accepted, and still at work", False
+        return "accepted, still running at the time limit", False
     if ending.trouble:
         return ending.trouble, True
     lines = [text for text in ending.err.splitlines() if text.strip()]
     if ending.status == 2:
         return ("refused in one line", False) if len(lines) == 1 else (f"refused in {len(lines)} lines", True)
     if ending.status == 1:
-        return ("failed, and says why", False) if lines or ending.out else ("failed without a word", True)
+        return ("failed, and says why", False) if lines or ending.out else ("failed without a message", True)
     return ("accepted", False) if allowed else ("accepted, although OPTIONS does not allow it", True)
 
 
 def fields() -> dict[str, set[str]]:
-    """Return the names of the arguments of each command, as the commands define them."""
+    """Return the names of each command's arguments."""
     from jaxgd.cli.command import Command
 
     commands: Any = typing.get_args(Command)
@@ -142,7 +142,7 @@ def fields() -> dict[str, set[str]]:
 
 
 def _make_files(folder: Path) -> int:
-    """Make the files for the paths that start with @, in the working folder of the child process."""
+    """Make the files for values that start with @ in the current folder."""
     from PIL import Image
 
     from jaxgd.cli import main
