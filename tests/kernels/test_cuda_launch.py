@@ -130,14 +130,14 @@ call("w1 with fewer neurons than b1", changed(4, lambda v: v[:-1]))
 call("a short b1", changed(5, lambda v: v[:-1]))
 call("w2 with fewer hidden neurons than w1", changed(6, lambda v: v[:, :-1]))
 call("a short b2", changed(7, lambda v: v[:-1]))
-call("2 outputs, kernel for 3", [*known()[:6], np.zeros((2, 5), np.float32), np.zeros(2, np.float32)])
+call("a network with 2 outputs, a kernel for 3", [*known()[:6], np.zeros((2, 5), np.float32), np.zeros(2, np.float32)])
 call("results not in place", known(), aliases=0)
 call("a result of another shape", known(), 3, [np.int32(0), *known()[4:7], np.zeros(4, np.float32)])
 call("one finite flag for each example", known(), results=[np.zeros(N, np.int32), *known()[4:]])
 call("7 arguments", known()[:7], 0, known()[3:8])
 call("batch size 0", known(), batch_size=0)
 call("batch size above n", known(), batch_size=11)
-call("batch size 5, kernel for 4", known(), batch_size=5)
+call("batch size 5, a kernel for 4", known(), batch_size=5)
 """
 
 REFUSED = {
@@ -158,7 +158,7 @@ REFUSED = {
     "a short b1": "b1 has another shape or dtype: expected F32[5], got F32[4]",
     "w2 with fewer hidden neurons than w1": "w2 has another shape or dtype: expected F32[3,5], got F32[3,4]",
     "a short b2": "b2 has another shape or dtype: expected F32[3], got F32[2]",
-    "2 outputs, kernel for 3": "the kernel was compiled for [20,5,3] with a batch size of 4, "
+    "a network with 2 outputs, a kernel for 3": "the kernel was compiled for [20,5,3] with a batch size of 4, "
     "got [20,5,2] with a batch size of 4",
     "results not in place": "the result w1 must be in the memory of its argument: it is updated in place",
     "a result of another shape": "the result b2 has another shape or dtype: expected F32[3], got F32[4]",
@@ -166,7 +166,7 @@ REFUSED = {
     "7 arguments": "expected 8 arguments and 5 results, got 7 and 5",
     "batch size 0": "batch_size must be from 1 to the number of examples, 10, got 0",
     "batch size above n": "batch_size must be from 1 to the number of examples, 10, got 11",
-    "batch size 5, kernel for 4": "the kernel was compiled for [20,5,3] with a batch size of 4, "
+    "batch size 5, a kernel for 4": "the kernel was compiled for [20,5,3] with a batch size of 4, "
     "got [20,5,3] with a batch size of 5",
 }
 

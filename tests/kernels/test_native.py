@@ -34,7 +34,7 @@ def answers(rng, n, outputs, labels):
 
 
 def drawn_network(rng, sizes):
-    """Return a network with weights from N(0, 1/n_in), drawn by NumPy, which compiles nothing."""
+    """Return a network with weights from N(0, 1/n_in). NumPy draws them, so nothing is compiled."""
 
     def normal(*shape):
         return rng.normal(size=shape).astype(np.float32)

@@ -75,7 +75,7 @@ def test_place_refuses_data_that_are_already_placed():
 
 
 def test_descents_are_traced_inside_shard_map():
-    """Each device runs its own descents. Tracing finds the fault: JAX refuses a loop whose carry changes its type."""
+    """Each device runs its own descents. Tracing suffices: JAX refuses a loop whose carry changes its type."""
 
     rule = jaxgd.wolfe()
 
