@@ -33,7 +33,7 @@ def blocks(text):
 
 
 def programs(text):
-    """Return each Python block of a page as (line, source, output); the output is None unless a text block follows."""
+    """Return each Python block of a page as (line, source, output). The output is the text block after it, or None."""
     found = blocks(text)
     return [
         (line, source, after[2] if after and after[1] == "text" else None)
@@ -46,7 +46,7 @@ def command_lines(text):
     """Return the words of each jaxgd command in the shell blocks of a page, without the word jaxgd."""
     lines = [line for _, language, content in blocks(text) if language == "sh" for line in content.splitlines()]
     commands = [command for line in lines for command in re.split(r"&&|\|", line.split(" #")[0])]
-    # The values of shell variables, such as the number of a task, are unknown, so 1 replaces each of them.
+    # The values of shell variables are unknown. The number 1 replaces each variable.
     words = [shlex.split(re.sub(r"\$\w+", "1", command).removeprefix("uv run --no-sync ")) for command in commands]
     return [argv[1:] for argv in words if argv[:1] == ["jaxgd"]]
 

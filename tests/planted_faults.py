@@ -1,9 +1,9 @@
-"""Plant one fault after the other in jaxgd/, and check that the listed tests catch each fault.
+"""Plant faults in jaxgd/, one at a time, and check that the listed tests catch each fault.
 
 `python tests/planted_faults.py` plants all faults. `python tests/planted_faults.py rules descent` plants the faults in
-two rooms, which are modules or packages of jaxgd/. A fault is undone before another one is planted. The checkout must
-have no uncommitted changes in jaxgd/. The output has one line for each fault: the room, the seconds, the fault, and
-the first test that failed or the reason why the fault was missed. The exit status is 1 if a fault is missed.
+two rooms, which are modules or packages of jaxgd/. Each fault is undone before the next is planted. The checkout must
+have no uncommitted changes in jaxgd/. The output has one line for each fault: the room, the seconds, the fault, and the
+first test that failed. If a fault is missed, its line ends with the reason, and the exit status is 1.
 
 Faults replace exact text, so a fault whose line has changed is reported as missed. Faults in C++ rebuild the library.
 """
@@ -793,7 +793,7 @@ def build(fault):
 
 
 def plant(fault, tests):
-    """Plant a fault, run the tests, and undo the fault. Return the first failed test, or None and why it was missed."""
+    """Plant a fault, run the tests, and undo the fault. Return (first failed test, "") or (None, reason)."""
     path = ROOT / "jaxgd" / fault.file
     source = path.read_text(encoding="utf-8")
     if source.count(fault.right) == 0:

@@ -34,13 +34,13 @@ def room_of(nodeid):
 
 
 def processor_seconds():
-    """Return the processor seconds of this process and of the children it has waited for."""
+    """Return the processor seconds of this process and of its finished children."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
 
 def over_budget(seconds, covered=False):
-    """Return one line for each room above 1.5 times its budget. Under coverage, the limit is 1.5 times as high."""
+    """Return one line for each room above its limit: 1.5 times its budget, or 2.25 times under coverage."""
     return [
         f"{room}: {seconds[room]:.0f} processor seconds, the budget is {budget}. Share compiled programs, or mark the "
         "heaviest tests slow."
@@ -97,7 +97,7 @@ class ProcessorTime:
     def over_budget(self):
         """Return one line for each room above its limit.
 
-        A run has no limit if `-m` selects other tests than the quick ones, as `-m slow` does.
+        A run has no limit if it uses `-m` without `not slow`.
         """
         if self.config.option.markexpr and "not slow" not in self.config.option.markexpr:
             return []
@@ -106,7 +106,7 @@ class ProcessorTime:
     def pytest_terminal_summary(self, terminalreporter):
         rooms, tests = self.rooms(), collections.Counter(map(room_of, self.seconds))
         own = os.times()
-        # The workers are children of this process, so its children's time would count them twice.
+        # The workers are children of this process. `self.workers` counts their time, so omit the children's time.
         total = self.workers + own.user + own.system if self.workers else processor_seconds()
         terminalreporter.section("processor seconds")
         for room, budget in BUDGETS.items():

@@ -1,4 +1,4 @@
-"""NVRTC compiles the kernel without a GPU. Compiled kernels are kept on disk, and damaged ones are compiled again."""
+"""NVRTC compiles kernels without a GPU. Compiled kernels are cached in files, and damaged files are replaced."""
 
 import hashlib
 import os
@@ -70,7 +70,7 @@ def test_the_kernel_fits_into_the_registers(sizes, capability, parts):
     assert used.static_bytes == 0  # all shared memory is dynamic, and the launch requests it
 
 
-def test_without_the_messages_of_ptxas_the_resources_are_unknown():
+def test_the_resources_are_unknown_without_the_messages_of_ptxas():
     with pytest.raises(CudaError, match="did not report the registers"):
         nvrtc.resources("")
     log = "ptxas . 64 bytes stack frame, 60 bytes spill stores, 64 bytes spill loads\nptxas info : Used 128 registers"
@@ -167,16 +167,16 @@ DAMAGES = {
     "empty": lambda content: b"",
     "cut short": lambda content: content[:-1],
     "cut within the digest": lambda content: content[:20],
-    "longer": lambda content: content + b"\0",
+    "one byte longer": lambda content: content + b"\0",
     "one bit flipped": lambda content: content[:-500] + bytes([content[-500] ^ 1]) + content[-499:],
-    "a foreign file": lambda content: b"# a text\n" * 100,
-    "other content with a valid digest": lambda content: hashlib.sha256(b"form").digest() + b"form",
+    "a text file": lambda content: b"# a text\n" * 100,
+    "other content with its own digest": lambda content: hashlib.sha256(b"form").digest() + b"form",
     "too large": lambda content: content + bytes(cubins._LARGEST),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_file_is_compiled_again_and_replaced(cache, name):
+def test_a_kernel_with_a_damaged_file_is_compiled_and_written_again(cache, name):
     compiler = FakeCompiler()
     want = cubins.cubin(compiler, SHAPE, (9, 0))
     (path,) = cache.iterdir()
@@ -186,7 +186,7 @@ def test_a_damaged_file_is_compiled_again_and_replaced(cache, name):
     assert (compiler.runs, path.read_bytes()) == (2, whole)
 
 
-def test_a_renamed_file_is_compiled_again(cache):
+def test_a_kernel_whose_file_has_another_kernels_name_is_compiled_again(cache):
     compiler = FakeCompiler()
     want, other = (cubins.cubin(compiler, SHAPE, capability) for capability in ((9, 0), (10, 0)))
     (cache / f"{other.name}.cubin").replace(cache / f"{want.name}.cubin")
@@ -225,7 +225,7 @@ def test_an_unusable_folder_costs_only_time(cache, spoil):
 
 
 @pytest.mark.parametrize("relative", ["", "relative"])
-def test_if_xdg_cache_home_is_not_absolute_the_folder_is_in_the_home_folder(monkeypatch, tmp_path, relative):
+def test_the_cache_is_in_the_home_folder_if_xdg_cache_home_is_not_absolute(monkeypatch, tmp_path, relative):
     monkeypatch.setenv("XDG_CACHE_HOME", relative)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cubins.usable_folder() == tmp_path / ".cache/jaxgd/kernels"
@@ -240,12 +240,12 @@ def test_if_xdg_cache_home_is_not_absolute_the_folder_is_in_the_home_folder(monk
     assert cubins.usable_folder() is None
 
 
-def test_a_full_disk_costs_only_time_and_leaves_no_part_of_a_file(cache):
-    """A limit on the size of files simulates the full disk."""
+def test_a_full_disk_costs_only_time_and_leaves_no_partial_file(cache):
+    """A limit on the size of files simulates a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     compiler = FakeCompiler()
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (600, before[1]))  # bytes; a file takes over 1,000
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600, before[1]))  # a file has over 1,000 bytes
         want = cubins.cubin(compiler, SHAPE, (9, 0))
         assert list(cache.iterdir()) == []
     finally:
@@ -276,9 +276,9 @@ while True:
 
 
 @pytest.mark.slow
-def test_a_process_killed_while_it_writes_leaves_a_whole_file_or_none(cache):
+def test_a_process_killed_while_it_writes_leaves_a_whole_file_or_no_file(cache):
     seen = set()
-    # A kill hits a write in about half of the attempts.
+    # A kill interrupts a write in about half of the attempts.
     for k in range(40):
         if k >= 6 and any(name.endswith(".tmp") for name in seen):
             break
@@ -292,7 +292,7 @@ def test_a_process_killed_while_it_writes_leaves_a_whole_file_or_none(cache):
         seen |= names
         if "name.cubin" in names:
             assert cubins._read(cache / "name.cubin", "name") == (bytes(1_000_000), "log")
-    # At least one process was killed while it wrote, before it renamed the file.
+    # At least one process was killed during a write.
     assert any(name.endswith(".tmp") for name in seen), seen
 
 

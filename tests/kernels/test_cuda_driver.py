@@ -23,7 +23,7 @@ NO_DEVICE = {
         {"error": "libcuda.so.1: cannot\nopen"},
         "the CUDA driver cannot be loaded: libcuda.so.1: cannot open",
     ),
-    "no device": (
+    "no CUDA device": (
         {"fail": {"cuInit": 100}},
         "the CUDA driver reports: no CUDA-capable device is detected (cuInit, error 100)",
     ),
@@ -32,11 +32,11 @@ NO_DEVICE = {
         "the CUDA driver reports: an error that it cannot name (cuInit, error 12345)",
     ),
     "no visible device": ({"devices": ()}, "the CUDA driver sees 0 devices, and device 0 was asked for"),
-    "an old device": (
+    "compute capability 8.9": (
         {"devices": ({75: 8, 76: 9},)},
         "the kernel needs compute capability 9.0, and Fake H100 has 8.9",
     ),
-    "no properties": (
+    "the properties cannot be read": (
         {"fail": {"cuDeviceGetAttribute": 1}},
         "the CUDA driver reports: invalid argument (cuDeviceGetAttribute, error 1)",
     ),
@@ -78,13 +78,13 @@ def test_enabling_a_kernel_loads_its_code_before_any_launch(fake_cuda):
 
 
 @pytest.mark.parametrize("name", sorted(set(LOAD)))
-def test_every_failure_of_a_load_is_one_line(fake_cuda, name):
+def test_every_failed_call_of_a_load_has_a_one_line_message(fake_cuda, name):
     fake = fake_cuda()
     loaded = driver.driver()
     fake.fail[name] = 1
     with pytest.raises(CudaError, match=rf"^the CUDA driver reports: invalid argument \({name}, error 1\)$"):
         loaded.enable(loaded.load(b"code"), 70_000, 0)
-    # A failure leaves no context of the device current.
+    # After a failure, no context is current.
     pushed = fake.calls.count("cuCtxPushCurrent_v2") - (name == "cuCtxPushCurrent_v2")
     assert fake.calls.count("cuCtxPopCurrent_v2") == pushed
 
@@ -109,7 +109,7 @@ def prepared(context, labels=True, batch_size=None):
 
 
 @pytest.mark.parametrize(("labels", "batch_size"), [(True, None), (False, 3)])
-def test_a_launch_without_jax_passes_every_argument_of_the_kernel(fake_cuda, labels, batch_size):
+def test_a_launch_without_jax_passes_every_argument_to_the_kernel(fake_cuda, labels, batch_size):
     fake = fake_cuda()
     with driver.Context() as context:
         networks, x, y, order, eta, training = prepared(context, labels, batch_size)

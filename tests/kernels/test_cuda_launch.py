@@ -1,4 +1,4 @@
-"""The launch of the CUDA kernel, compiled as a handler for the CPU, with a stub of the driver in C."""
+"""The launch of the CUDA kernel. Its handler is compiled for the CPU, and a stub in C replaces the driver."""
 
 import json
 import os
@@ -113,67 +113,67 @@ def changed(i, change, front=()):
 call("right", known())
 call("right grid", known((2,)))
 call("no networks", known((0,)))
-call("not padded", changed(0, lambda x: x[:, :20]))
+call("inputs of 20 columns, not padded to 32", changed(0, lambda x: x[:, :20]))
 call("inputs in float32", changed(0, lambda x: x.astype(np.float32)))
 call("fewer inputs than labels", changed(0, lambda x: x[:-1]))
 call("labels of another dtype", changed(1, lambda y: y.astype(np.int16)))
 call("targets of another width", changed(1, lambda y: np.zeros((N, 2), np.float32)))
 call("no labels", changed(1, lambda y: y[:0]))
 call("a scalar for y", changed(1, lambda y: np.int32(0)))
-call("a short order", changed(2, lambda v: v[:-1]))
+call("an order of 9 examples", changed(2, lambda v: v[:-1]))
 call("an order of another dtype", changed(2, lambda v: v.astype(np.uint32)))
-call("η per example", changed(3, lambda v: np.zeros(N, np.float32)), results=[np.int32(0), *known()[4:]])
-call("η for one network", changed(3, lambda v: v[0], (2,)), results=[np.zeros(2, np.int32), *known((2,))[4:]])
+call("one η for each example", changed(3, lambda v: np.zeros(N, np.float32)), results=[np.int32(0), *known()[4:]])
+call("one η for two networks", changed(3, lambda v: v[0], (2,)), results=[np.zeros(2, np.int32), *known((2,))[4:]])
 call("w1 in half precision", changed(4, lambda v: v.astype(np.float16)))
 call("w1 of another rank", changed(4, lambda v: v[0]))
 call("w1 with fewer neurons than b1", changed(4, lambda v: v[:-1]))
 call("a short b1", changed(5, lambda v: v[:-1]))
 call("w2 with fewer hidden neurons than w1", changed(6, lambda v: v[:, :-1]))
 call("a short b2", changed(7, lambda v: v[:-1]))
-call("a network that the kernel is not for", [*known()[:6], np.zeros((2, 5), np.float32), np.zeros(2, np.float32)])
-call("not in place", known(), aliases=0)
+call("a network with 2 outputs, a kernel for 3", [*known()[:6], np.zeros((2, 5), np.float32), np.zeros(2, np.float32)])
+call("results not in place", known(), aliases=0)
 call("a result of another shape", known(), 3, [np.int32(0), *known()[4:7], np.zeros(4, np.float32)])
-call("finite per example", known(), results=[np.zeros(N, np.int32), *known()[4:]])
+call("one finite flag for each example", known(), results=[np.zeros(N, np.int32), *known()[4:]])
 call("7 arguments", known()[:7], 0, known()[3:8])
 call("batch size 0", known(), batch_size=0)
 call("batch size above n", known(), batch_size=11)
-call("batch size above the kernel's", known(), batch_size=5)
+call("batch size 5, a kernel for 4", known(), batch_size=5)
 """
 
 REFUSED = {
-    "not padded": "x has another shape or dtype: expected U8[10,32], got U8[10,20]",
+    "inputs of 20 columns, not padded to 32": "x has another shape or dtype: expected U8[10,32], got U8[10,20]",
     "inputs in float32": "x has another shape or dtype: expected U8[10,32], got F32[10,32]",
     "fewer inputs than labels": "x has another shape or dtype: expected U8[10,32], got U8[9,32]",
     "labels of another dtype": "y has another shape or dtype: expected F32[10,3], got S16[10]",
     "targets of another width": "y has another shape or dtype: expected F32[10,3], got F32[10,2]",
     "no labels": "expected 1 to 2147483519 examples, got 0",
     "a scalar for y": "y must be labels (n) or targets (n, out), got S32[]",
-    "a short order": "order has another shape or dtype: expected S32[10], got S32[9]",
+    "an order of 9 examples": "order has another shape or dtype: expected S32[10], got S32[9]",
     "an order of another dtype": "order has another shape or dtype: expected S32[10], got U32[10]",
-    "η per example": "eta has another shape or dtype: expected F32[], got F32[10]",
-    "η for one network": "eta has another shape or dtype: expected F32[2], got F32[]",
+    "one η for each example": "eta has another shape or dtype: expected F32[], got F32[10]",
+    "one η for two networks": "eta has another shape or dtype: expected F32[2], got F32[]",
     "w1 in half precision": "w1 has another shape or dtype: expected F32[5,20], got F16[5,20]",
     "w1 of another rank": "w1 must be (hidden, in), got F32[20]",
     "w1 with fewer neurons than b1": "b1 has another shape or dtype: expected F32[4], got F32[5]",
     "a short b1": "b1 has another shape or dtype: expected F32[5], got F32[4]",
     "w2 with fewer hidden neurons than w1": "w2 has another shape or dtype: expected F32[3,5], got F32[3,4]",
     "a short b2": "b2 has another shape or dtype: expected F32[3], got F32[2]",
-    "a network that the kernel is not for": "the kernel was compiled for [20,5,3] with a batch size of 4, "
+    "a network with 2 outputs, a kernel for 3": "the kernel was compiled for [20,5,3] with a batch size of 4, "
     "got [20,5,2] with a batch size of 4",
-    "not in place": "the result w1 must be in the memory of its argument: it is updated in place",
+    "results not in place": "the result w1 must be in the memory of its argument: it is updated in place",
     "a result of another shape": "the result b2 has another shape or dtype: expected F32[3], got F32[4]",
-    "finite per example": "finite has another shape or dtype: expected S32[], got S32[10]",
+    "one finite flag for each example": "finite has another shape or dtype: expected S32[], got S32[10]",
     "7 arguments": "expected 8 arguments and 5 results, got 7 and 5",
     "batch size 0": "batch_size must be from 1 to the number of examples, 10, got 0",
     "batch size above n": "batch_size must be from 1 to the number of examples, 10, got 11",
-    "batch size above the kernel's": "the kernel was compiled for [20,5,3] with a batch size of 4, "
+    "batch size 5, a kernel for 4": "the kernel was compiled for [20,5,3] with a batch size of 4, "
     "got [20,5,3] with a batch size of 5",
 }
 
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """Build the stub and the library with the handler for the CPU, and return their folder."""
+    """Build the stub of the driver and the handler for the CPU. Return their folder."""
     folder = tmp_path_factory.mktemp("cuda")
     stub = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", HERE / "stub_cuda.c", "-o", folder / "libcuda.so.1"]
     include = ["-isystem", jax.ffi.include_dir(), "-I", SOURCE]
@@ -233,7 +233,7 @@ def test_the_error_for_an_unloaded_kernel_says_how_to_load_it(shown):
     assert "compiled for [20,6,3] with a batch size of 4" in shown["another shape"]
 
 
-def test_an_error_of_the_launch_has_the_message_of_the_driver(build):
+def test_a_launch_error_contains_the_message_of_the_driver(build):
     shown = run(build, "one", STUB_CUDA_FAILS="cuLaunchKernel")
     assert shown["loaded"] == "yes"
     assert shown["one"].startswith("INTERNAL: jaxgd, cuda epoch: the driver refused to launch 1 blocks of 256 threads")

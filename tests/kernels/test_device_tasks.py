@@ -97,7 +97,7 @@ def test_the_adder_task_finds_the_rounding_of_the_fake_tensor_core(on_gpu):
     assert ["note", f"adder of the tensor core: {MODEL}"] in messages
 
 
-def test_the_rates_of_the_loops_follow_from_their_times(on_gpu):
+def test_the_rates_of_the_loops_are_computed_from_their_times(on_gpu):
     rows, _ = on_gpu(ceilings.loops)
     # The fake GPU has 132 multiprocessors, and reports 12.5 ms for every timing.
     values = {row.case.partition("/")[2]: row.value for row in rows}
@@ -108,11 +108,11 @@ def test_the_rates_of_the_loops_follow_from_their_times(on_gpu):
     assert values["copy"] == pytest.approx(2 * sizes.REHEARSAL.copied / 0.0125 / 1e12, rel=1e-5)
 
 
-def test_the_kernels_errors_are_stored_and_equal_those_of_numpy(on_gpu):
+def test_the_errors_of_the_kernel_are_stored_and_equal_those_of_numpy(on_gpu):
     rows, _ = on_gpu(correct.run)
     errors = {(row.case, row.precision): row.value for row in rows if row.quantity == "error"}
     for case in ("device-task/1-steps", "device-task/3-steps"):
-        # The fake kernel computes in NumPy's float32, so its error equals that of NumPy.
+        # The fake kernel computes in NumPy's float32, so the errors are equal.
         assert errors[case, "float32 (2×TF32)"] == errors[case, "float32"]
     assert {row.value for row in rows if row.quantity == "faults"} == {0}
 
@@ -120,23 +120,23 @@ def test_the_kernels_errors_are_stored_and_equal_those_of_numpy(on_gpu):
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        # The spoiled weight is near 0.04, and the weights move by about 3, so the first change exceeds the limit of the
-        # error, which is near 2e-7. The second change is only in the second launch, from which no error is computed.
+        # A change of 1% exceeds the limit of the error. The other change is only in the second launch. It changes bits
+        # of a weight, but no error is computed from this launch.
         (lambda launch: 1e-2, r"1 steps, float32 \(2×TF32\): expected an error of at most .*, got"),
         (lambda launch: 2e-7 * (launch == 2), r"1 steps, float32 \(2×TF32\): 1 weights differ between two runs"),
     ],
-    ids=["error", "bits"],
+    ids=["weight changed by 1%", "weight changed by 2e-7 in the second launch"],
 )
 def test_a_spoiled_weight_fails_the_comparison(spoil, fault, on_gpu):
     with pytest.raises(context.TaskError, match=fault):
         on_gpu(correct.run, spoil)
 
 
-def test_rows_of_the_kernel_have_its_time_and_the_network_epochs_per_second(on_gpu):
+def test_each_kernel_row_has_the_time_and_the_network_epochs_per_second(on_gpu):
     rows, _ = on_gpu(kernel.times)
     for row in rows:
         assert row.value == 0.0125
         assert row.details["networks"] == int(row.case.partition("/")[2].split("-")[0])
         assert row.details["network_epochs_per_s"] == pytest.approx(row.details["networks"] / 0.0125)
-    # Each row has the cost of its first network, which is the same for any number of networks.
+    # Each row has the cost of its first network. This cost does not depend on the number of networks.
     assert len({row.details["cost"] for row in rows}) == 1

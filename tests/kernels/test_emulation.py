@@ -1,4 +1,4 @@
-"""The CUDA kernel, emulated on the CPU, trains like the book; the emulation and ThreadSanitizer find planted faults."""
+"""The emulated CUDA kernel trains like the book's loop. The emulation and ThreadSanitizer find planted faults."""
 
 import functools
 import re
@@ -19,14 +19,14 @@ from jaxgd.kernels.cuda.shape import Shape
 pytestmark = pytest.mark.skipif(emulation.why_missing is not None, reason=str(emulation.why_missing))
 
 MNIST = Shape(784, 30, 10, 10, parts=2)
-# Four of the eight warps have no inputs. The last group of 8 inputs is not full. One tile holds all hidden neurons, and
-# one holds all examples.
+# Four of the eight warps have no inputs. The last group of 8 inputs is not full. The hidden neurons fill only a part of
+# one tile, and so do the examples of a batch.
 SMALL = Shape(27, 5, 3, 4, parts=2)
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    """Return a function that compiles the kernel for a shape once."""
+    """Return a function that compiles the kernel once for each shape."""
     folder = tmp_path_factory.mktemp("emulated")
     return functools.cache(lambda shape: emulation.compiled(folder / "-".join(map(str, shape)), shape))
 
@@ -42,7 +42,7 @@ def test_any_epoch_equals_the_books_loop(library):
         for i in range(networks):
             want = by_book(layers(network, i), x, y, orders[i], np.float32(etas[i]), min(batch_size, n))
             want = tuple(Layer(np.float32(w), np.float32(b)) for w, b in want)
-            # Up to 50 steps. Each step keeps 22 bits of the weights and δ, a relative error of about 2⁻²² (2.4e-7).
+            # Each of up to 50 steps rounds the weights and δ to 22 bits, with a relative error of about 2.4e-7.
             assert_leaves_close(layers(actual, i), want, rtol=1e-5)
 
     require_book()
@@ -50,9 +50,10 @@ def test_any_epoch_equals_the_books_loop(library):
 
 @pytest.fixture(scope="module")
 def mnist_runs(genuine_mnist):
-    """Return x and y of 60 steps, and two runs: the start, the result in float64, and the errors of NumPy's float32.
+    """Return x, y and two runs of 60 steps each.
 
-    The run "random" starts with random weights, and "trained" with the weights after an epoch of 5,000 steps.
+    A run has the start, the result in float64, and the relative errors of the result in NumPy's float32. The run
+    "random" starts with random weights. The run "trained" starts with the weights after an epoch of 5,000 steps.
     """
     train = load_dataset("mnist", genuine_mnist).train
     x, y = np.asarray(train.images).reshape(-1, 784), np.asarray(train.labels).astype(np.int32)
@@ -91,7 +92,7 @@ def test_sixty_steps_on_mnist_are_near_float64(library, mnist_runs, truncate):
         single = runs[start][2]  # errors from 5e-7 to 8e-6
         assert np.all(errors(start, 2) <= (1.5 if not truncate else 1.7) * single)
         assert np.all(errors(start, 1) <= 3e-3)
-        assert np.all(errors(start, 1) >= 1e-4), "one part per factor must lose digits, or this test could not fail"
+        assert np.all(errors(start, 1) >= 1e-4), "one TF32 part must lose digits; the emulation rounds too little"
 
 
 @pytest.mark.parametrize(("z", "slope"), [(14, 8.31527e-7), (16, 1.12535e-7), (17, 4.13994e-8), (20, 2.06115e-9)])
@@ -99,7 +100,7 @@ def test_a_saturated_neuron_has_the_gradient_of_exact_arithmetic(library, z, slo
     """For an output a = σ(z) and the target y = 0, ∂C/∂b = a σ(z) σ(−z)."""
     network, x, y, orders = drawn(SMALL, 1, False, 1, seed=0)
     network[2][:], network[3][:], y[:] = 0, z, 0
-    eta = 0.25 / slope  # b changes by 0.25, which float32 keeps to 5 digits
+    eta = 0.25 / slope  # b changes by 0.25, so float32 keeps 5 digits of the change
     actual, _ = emulation.emulate(library(SMALL), SMALL, network, x, y, orders, [eta])
     np.testing.assert_allclose((z - actual[3]) / eta, slope, rtol=1e-5)
 
@@ -132,7 +133,7 @@ MEMORY = {"flags": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-
 
 
 def ran(folder, *, fault=None, flags=(), block_flags=None):
-    """Run main.cc, with a fault in the kernel if one is given. Return the ended process, and the line of the fault."""
+    """Run main.cc, with a planted fault if one is given. Return the finished process and the line of the fault."""
     kernel = shutil.copytree(emulation.KERNEL, folder / "kernel")
     line = None
     if fault is not None:
@@ -160,7 +161,7 @@ ERROR_BARRIER = "rate * (sum * slope[i]);\n    }\n    barrier();"
 
 @pytest.mark.slow
 def test_the_thread_sanitizer_names_both_accesses_around_a_missing_barrier(tmp_path):
-    """Remove the barrier after the error of the hidden layer. The emulation itself does not report this fault."""
+    """The barrier after the hidden layer's error is removed. The emulation does not report this fault."""
     done, line = ran(tmp_path, fault=(ERROR_BARRIER, ERROR_BARRIER.replace("barrier();", "")), **THREADS)
     assert done.returncode != 0
     assert "data race" in done.stderr
@@ -170,8 +171,8 @@ def test_the_thread_sanitizer_names_both_accesses_around_a_missing_barrier(tmp_p
     assert len(lines) > 1, report
 
 
-# The replaced text and its replacement, the message, and the number of lines from the fault to the line that the
-# message names, or None if this number varies.
+# Each value is ((text, replacement), message, distance). The distance counts the lines from the fault to the line in
+# the message. It is None if it varies.
 FAULTS = {
     "an overrun into the next array": (
         ("s.d2[e * 16 + k] = e < count", "s.d2[e * 16 + k + 250] = e < count"),
@@ -191,7 +192,7 @@ FAULTS = {
         "shared memory is read before it was written",
         None,
     ),
-    "a read of a copy that has not arrived": (
+    "a read before its copy has arrived": (
         ("arrivals_wait(s.arrivals.span(stage, 1), step / kStages % 2);", ""),
         "shared memory is read before it was written, or during a copy to it",
         None,
@@ -223,7 +224,7 @@ def test_the_emulation_names_a_planted_fault(tmp_path, name):
 
 @pytest.mark.slow
 def test_the_unchanged_kernel_passes_in_the_same_program(tmp_path):
-    """The unchanged kernel passes, so the aborts above come from the faults."""
+    """The unchanged kernel passes, so the faults above cause the aborts."""
     done, _ = ran(tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.startswith("finite 1 1")

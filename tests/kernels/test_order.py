@@ -54,7 +54,7 @@ def test_positions_are_uniform_and_uncorrelated():
     stay = np.sum(drawn == np.arange(n), axis=1)
     assert abs(stay.mean() - 1) < 5 / np.sqrt(count)
     assert abs(stay.var() - 1) < 0.2
-    # Examples at neighboring positions are uncorrelated, and so are the examples at one position in successive orders.
+    # Examples are uncorrelated at neighboring positions, and at the same position in successive orders.
     centered = drawn - (n - 1) / 2
     scale = n * np.mean(centered[0] ** 2)
     for pairs in (np.sum(centered[:, 1:] * centered[:, :-1], 1), np.sum(centered[1:] * centered[:-1], 1)):

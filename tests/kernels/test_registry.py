@@ -1,4 +1,4 @@
-"""A backend needs one module and one entry: the choice, the derivatives and the command's options use only these."""
+"""A new backend needs only one module and one entry in the registry."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ OBJECTIVE = xla.Objective(quadratic_cost, "highest")
 
 
 class Fake(Backend):
-    """A backend that calls XLA, without derivatives of its own."""
+    """A backend that calls XLA and takes its derivatives from XLA."""
 
     name = "fake"
 
@@ -49,7 +49,7 @@ class Fake(Backend):
 
 @pytest.fixture
 def register(monkeypatch):
-    """Return a function that registers a fake backend before the native and the XLA backend, and returns it."""
+    """Return a function that registers a fake, the native and the XLA backend, in this order, and returns the fake."""
 
     def put(**options):
         module, fake = types.ModuleType("a_fake_backend"), Fake(**options)
@@ -63,7 +63,7 @@ def register(monkeypatch):
     return put
 
 
-def test_entries_have_their_backends_names_and_the_last_backend_runs_everywhere():
+def test_each_entry_has_its_backends_name_and_the_last_backend_runs_everywhere():
     assert [entry.load().name for entry in registry.BACKENDS] == [entry.name for entry in registry.BACKENDS]
     last = registry.BACKENDS[-1].load()
     assert last.platform is None
@@ -81,7 +81,8 @@ def test_auto_takes_the_first_backend_that_is_not_slower(register):
     assert (job.network[0].w.shape, job.examples.x.dtype) == ((2, 3), jnp.uint8)
 
 
-# The fake's platform, why it cannot run, why it is slower, why the native backend cannot run, the device, the choice.
+# Each value is (platform, unsupported, slower, absent, device, want). The first three describe the fake. `absent` says
+# why the native backend cannot run.
 GONE, SLOW = "the fake cannot", "quicker than the fake"
 CHOICES = {
     "the fake cannot run": ("cpu", GONE, None, "no compiler", "cpu", f"xla: {GONE}"),
@@ -89,7 +90,7 @@ CHOICES = {
     "the fake cannot run and is slower": ("cpu", GONE, SLOW, "no compiler", "cpu", f"xla: {GONE}"),
     "the fake is for another device": ("gpu", GONE, None, "no compiler", "cpu", "xla: no compiler"),
     "the fake is for this device": ("gpu", GONE, None, "no compiler", "gpu", f"xla: {GONE}"),
-    "on a device without a backend": (
+    "one TPU without a backend": (
         "gpu",
         GONE,
         None,
@@ -97,8 +98,8 @@ CHOICES = {
         "tpu",
         "xla: the native kernels need arrays on one CPU device",
     ),
-    "on devices that share an array": ("gpu", GONE, None, "no compiler", "gpu gpu", f"xla: {GONE}"),
-    "on devices without a backend": (
+    "two GPUs share an array": ("gpu", GONE, None, "no compiler", "gpu gpu", f"xla: {GONE}"),
+    "two TPUs without a backend": (
         "gpu",
         GONE,
         None,
@@ -120,7 +121,7 @@ def test_auto_gives_the_reason_of_the_backend_for_this_device(register, monkeypa
     assert str(select_backend("auto", JOB)).startswith(want)
 
 
-def test_a_requested_backend_runs_if_slower_and_raises_if_it_cannot_run(register):
+def test_a_requested_backend_runs_even_if_slower_but_raises_if_it_cannot_run(register):
     fake = register(slower=SLOW)
     assert select_backend("fake", JOB) == BackendChoice("fake", "as asked")
     fake.unsupported = GONE
@@ -128,7 +129,7 @@ def test_a_requested_backend_runs_if_slower_and_raises_if_it_cannot_run(register
         train(NETWORK, EXAMPLES, epochs=1, batch_size=2, eta=1.0, key=jax.random.key(0), kernel="fake")
 
 
-def test_a_backend_may_take_its_derivative_and_its_evaluation_from_xla(register):
+def test_a_backend_can_use_the_derivative_and_the_evaluation_of_xla(register):
     fake = register()
     order = jnp.array([3, 0, 2, 1])
 

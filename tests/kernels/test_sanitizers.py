@@ -45,13 +45,13 @@ def built(source, folder):
 
 
 def run_tests(library, isa, which):
-    """Run the tests in test_native.py that `which` selects, with another library."""
+    """Run the tests in test_native.py that match `which`, with the given library."""
     names = ("libasan.so", "libubsan.so")
     libraries = [subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip() for name in names]
     environment = {
         **os.environ,
         "LD_PRELOAD": ":".join(libraries),
-        # Python itself leaves memory allocated when it exits, so leaks tell nothing about the library.
+        # Python itself does not free all memory at exit, so a leak says nothing about the library.
         "ASAN_OPTIONS": "detect_leaks=0",
     }
     words = [sys.executable, "-c", RUN, library, isa, TESTS, which]
@@ -67,7 +67,7 @@ def test_sanitizers_find_no_fault(tmp_path):
 
 
 def run_race(source, folder):
-    """Run race.cc under the thread sanitizer. It trains one network with one thread and with several."""
+    """Run race.cc under the thread sanitizer. race.cc trains a network with one thread and with several threads."""
     program = folder / "race"
     flags = [
         "-std=c++17",
@@ -107,7 +107,7 @@ def copied(tmp_path):
 
 
 def test_address_sanitizer_finds_a_short_buffer(tmp_path):
-    """The source is changed: the buffer of each layer's weights for the forward pass has one row too few."""
+    """The source is changed: `forward_` has one row too few for each layer."""
     source = copied(tmp_path)
     changed, right = source / "weights.h", "forward_[l] = zeros(sizes[l - 1] * columns(l).count);"
     assert right in changed.read_text()

@@ -18,9 +18,9 @@ pytestmark = pytest.mark.skipif(
 
 
 def migrates(source, folder):
-    """Return True if a thread of a team of two leaves a shared processor in at least two of three runs.
+    """Return True if one of two threads leaves their shared processor in at least two of three runs.
 
-    The system also moves a thread sometimes, so one run does not decide.
+    One run proves nothing, because the system sometimes moves a thread itself.
     """
     program = folder / "aside"
     flags = ["-std=c++17", "-O1", "-pthread", "-DJAXGD_ISA=portable", "-DJAXGD_LANES=4", "-Wno-psabi"]

@@ -1,6 +1,6 @@
 """Checks on four forced CPU devices, for test_mesh.py: run one group of checks, and print the results as JSON.
 
-The number of devices must be set before JAX starts, so this is a program of its own.
+The number of devices must be set before JAX starts, so the checks run in a separate program.
 """
 
 import functools
@@ -42,7 +42,7 @@ def error_of(f):
 
 
 def difference(a, b):
-    """Return the largest |x − y| / max(|y|, 10⁻³) of the elements of two trees of arrays. NaN equals only NaN."""
+    """Return the largest |x − y| / max(|y|, 10⁻³) over the elements of two trees. NaN equals only NaN."""
     largest = 0.0
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         x, y = np.asarray(x, float), np.asarray(y, float)
@@ -56,7 +56,7 @@ def train(network, data, batch_size, **settings):
 
 
 def placed():
-    """Compare `train` on four devices and on one: padded examples, two costs, and divided weights."""
+    """Compare `train` on four devices and on one, with padded examples, two costs and divided weights."""
     results = {}
     for kind, mesh in MESHES.items():
         data = place((X, Y), mesh)
@@ -86,7 +86,7 @@ def many_networks(kernel):
 
 
 def quick():
-    """Check `train` with padded examples and with one native network per device, and the errors for bad input."""
+    """Check padded examples, one native network per device, and the errors for bad input."""
     one, many = train(NETWORK, (X, Y), None, kernel="xla"), train(NETWORK, place((X, Y), MESHES["Auto"]), None)
     keys = jax.random.split(KEY, 4)
     compiled = jax.jit(many_networks("native")).lower(put(MESHES["Auto"], keys, "d")).compile()
@@ -99,7 +99,7 @@ def quick():
     nan[1, 1] = np.nan  # only the first device holds row 1
     return {
         "error nan": error_of(lambda: train(NETWORK, place((nan, Y), MESHES["Auto"]), None)),
-        "placed data in a closure": jax.tree.map(jnp.shape, traced) == jax.tree.map(jnp.shape, NETWORK),
+        "a closure may hold placed data": jax.tree.map(jnp.shape, traced) == jax.tree.map(jnp.shape, NETWORK),
         "examples stay divided under jit": "f32[44,16]" not in whole.as_text(),
         "padded cost": difference(many.history.cost, one.history.cost),
         "padded": difference(many.network, one.network),
@@ -164,7 +164,7 @@ def descents():
             results[f"{kind} {name} outcome"] = s.outcome.reason.name == one.outcome.reason.name
         sharp = jaxgd.sharpness(cost, put(mesh, v0, "d"), args=(put(mesh, A, None, "d"),)).value
         results[f"{kind} sharpness"] = difference(sharp, jaxgd.sharpness(cost, v0, args=(A,)).value)
-        # The next check must not use the programs that this one compiles for one device.
+        # This check compiles programs for one device. The check on four devices must not use them.
         jaxgd.check_gradients(cost, v0, jnp.asarray(A))
         results[f"{kind} check"] = jaxgd.check_gradients(cost, put(mesh, v0, "d"), put(mesh, A, None, "d")).verdict
         inside = jax.shard_map(

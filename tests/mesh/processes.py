@@ -53,7 +53,7 @@ def error_of(f):
 
 
 def run(index, folder):
-    # With explicit axes, the default of `jax.make_mesh`, the arrays move to a mesh with automatic axes and back.
+    # `jax.make_mesh` makes explicit axes by default. jaxgd computes with automatic axes.
     explicit = place((X, Y), jax.make_mesh((jax.device_count(),), ("d",), axis_types=(AxisType.Explicit,)))
     mesh = jax.make_mesh((jax.device_count(),), ("d",), axis_types=(AxisType.Auto,))
     key, network = jax.random.key(1), jaxgd.init_network(jax.random.key(0), (16, 8, 4), "scaled")
@@ -66,11 +66,11 @@ def run(index, folder):
     many = jaxgd.train(network, explicit, **settings)
     results["train explicit"] = difference((many.history.cost, many.network), (one.history.cost, one.network))
     seen = []
-    # Process 1 alone asks to stop, and process 0 decides.
+    # Only process 1 asks to stop. Process 0 decides, so the run continues.
     jaxgd.train(network, data, callback=lambda state, entry: seen.append(int(entry.epoch)) or index == 1, **settings)
     results["callback of process 0 decides"] = seen == [0, 1, 2, 3]
     v0, a = spread(mesh, np.zeros(16, np.float32)), spread(mesh, A, "d")
-    # With a stopping test, rounding could end `one` and `many` at different updates.
+    # Without a stopping test, `one` and `many` end at the same update in spite of rounding.
     rule = jaxgd.gradient_descent(0.05)
     one = jaxgd.minimize(cost, jnp.zeros(16), rule, args=(A,), max_steps=50, stop=None)
     many = jaxgd.minimize(cost, v0, rule, args=(a,), max_steps=50, stop=None)

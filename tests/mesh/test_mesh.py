@@ -13,10 +13,9 @@ import pytest
 import jaxgd
 
 HERE = Path(__file__).parent
-# The programs of these tests import the jaxgd that is tested here.
+# The child processes import the same jaxgd as this test.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(jaxgd.__file__).parents[1])}
-# The largest allowed results of `difference`, for costs and for other values. It divides by max(|y|, 1e-3). In float32,
-# costs differ by a few roundings of 6e-8.
+# The largest allowed `difference` of costs, and of other values. In float32, costs differ by a few roundings of 6e-8.
 ROUNDING = {"cost": 1e-6, "": 1e-5}
 
 ERRORS = {
@@ -37,7 +36,7 @@ def on_four_devices(group):
 
 
 def check(results):
-    """Check each result: an error, a number of collectives, True, a verdict, a backend, a sharding or a difference."""
+    """Check the results by their names and values, and return them."""
     wrong = {}
     for name, value in results.items():
         if name in ERRORS:
@@ -58,7 +57,7 @@ def check(results):
     return results
 
 
-def test_four_devices_give_the_results_of_one():
+def test_four_devices_give_the_results_of_one_device():
     assert len(check(on_four_devices("quick"))) == 11
 
 

@@ -42,7 +42,7 @@ def test_wrong_environment_variables_of_a_job_are_refused(monkeypatch, variables
 def test_one_process_does_not_join_a_job(monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     assert join_job() == 0
-    leave_job(1)  # returns, because there is no job
+    leave_job(1)  # does nothing without a job
     assert decided(False, 3) == 3
     assert on_main(lambda: 3) == 3
     assert on_host(jnp.ones(2)).tolist() == [1.0, 1.0]
@@ -75,7 +75,7 @@ def test_place_refuses_data_that_are_already_placed():
 
 
 def test_descents_are_traced_inside_shard_map():
-    """Each device runs its own descents. Tracing is enough: JAX refuses a loop whose carry changes its type."""
+    """Each device runs its own descents. Tracing suffices: JAX refuses a loop whose carry changes its type."""
 
     rule = jaxgd.wolfe()
 
