@@ -500,7 +500,7 @@ MISUSE = {
     "more epochs than int32 counts": (["--epochs", 2**31, "--batch-size", "full"], "between 1 and 2147483647"),
     "--resume to more updates than int32 counts": (["--resume", "run", "--epochs", 10**8], "between 1 and 17895697"),
     "--data-dir with digits": (["--data-dir", "."], "--data-dir must be left out, because digits comes with"),
-    "--data-dir with a folder of data": (["--data", "./mine", "--data-dir", "."], "because ./mine is a folder of its"),
+    "--data-dir with a folder of data": (["--data", "./mine", "--data-dir", "."], "because ./mine is itself a folder"),
     "--data-dir with --resume of a run on digits": (["--resume", "run", "--data-dir", "."], "must be left out"),
     "a run folder whose name is not UTF-8": (["--run-dir", "\udcff"], "--run-dir must be a path in UTF-8, got "),
     "--plot is a folder": (["--plot", "run/folder.png", "--run-dir", "x"], "--plot must be a file, got the folder run"),
