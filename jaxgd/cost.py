@@ -209,7 +209,7 @@ def require_cost_fits(who: str, cost: Cost, activation: Activation) -> None:
     """Raise RangeError if the cost is `cross_entropy` and the activation is neither "sigmoid" nor "softmax"."""
     if cost is cross_entropy and from_inputs(cost, activation) is None:
         raise RangeError(
-            f"{who}: the cross-entropy needs outputs between 0 and 1, of the activation "
+            f"{who}: the cross-entropy needs an output layer with the activation "
             f"{' or '.join(map(repr, _FROM_INPUTS[cost]))}, got {name_of(activation)}.\n"
             'Give the last layer one of these activations, for instance "softmax".'
         )

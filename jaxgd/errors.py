@@ -213,8 +213,8 @@ def require_scalar(who: str, cost: Callable[..., object], *args: object) -> None
         real = hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating) and getattr(out, "shape", None) == ()
         result = describe(out)
     except (TypeError, ValueError, OverflowError):
-        # The error may come from the cost, or from JAX for a result that is not an array. Trace the cost again without
-        # its result: only an error of the cost is raised again.
+        # The error may come from the cost, or from JAX for a result that is not an array. Trace the cost again in a
+        # function that returns nothing: only an error of the cost is raised again.
         results: list[object] = []
         eval_shape(lambda *args: results.append(cost(*args)), *args)
         result, real = given(results[0]), False
@@ -346,7 +346,7 @@ def outline(tree: object) -> tuple[str, list[tuple[tuple[int, ...], str]]]:
 
 
 def require_like(who: str, name: str, u: object, like: str, v: object, remedy: str = "") -> None:
-    """Raise ShapeError unless u has the structure and the shapes of v. The error names u `name`, and v `like`."""
+    """Raise ShapeError unless u has the structure and the shapes of v. The message calls u `name`, and v `like`."""
     (structure_u, leaves_u), (structure_v, leaves_v) = outline(u), outline(v)
     if structure_u != structure_v or [shape for shape, _ in leaves_u] != [shape for shape, _ in leaves_v]:
         expected, actual = (shown(jax.tree.map(describe, tree), str) for tree in (v, u))

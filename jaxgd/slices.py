@@ -79,7 +79,7 @@ def cost_slice(
     """Evaluate a cost on a grid in a plane through v, to draw it as a landscape.
 
     The values are C(v + a u + b w). Without `through`, a and b run from −span to span. The grid takes resolution²
-    evaluations of C. A new function object for the cost recompiles.
+    evaluations of C. Passing a new function object as the cost triggers recompilation.
 
     Args:
         cost: The function; `cost(v, *args)` returns one real scalar.
@@ -103,9 +103,9 @@ def cost_slice(
             variable. Also if v has one variable and `directions` is a name.
         DtypeError: If v, a direction or a point is not real floating point, resolution is not a whole number, or cost,
             args, span or key has the wrong type.
-        RangeError: If directions is an unknown name; if resolution is below 2; or if the plane is not defined, because
-            a direction is 0, the directions are parallel, or v and the points of `through` are on one line. Under jit
-            and vmap, an undefined plane is not detected.
+        RangeError: If `directions` is an unknown name, or resolution is below 2. Also if the plane is not defined: a
+            direction is 0, the directions are parallel, or v and the points of `through` are on one line. Under jit and
+            vmap, an undefined plane is not detected.
 
     Source: Goodfellow, Vinyals and Saxe, ICLR 2015; Li et al., NeurIPS 2018.
 

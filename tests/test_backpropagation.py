@@ -132,7 +132,7 @@ def test_backprop_refuses_an_unknown_cost_and_the_cross_entropy_of_tanh():
     network, x, y = example((3, 4, 3), 5, (6,))
     with pytest.raises(RangeError, match=r"^backprop: cost must be .*\nFor another cost, use jax\.grad"):
         backprop(network, x, y, cost=lambda a, y: jnp.sum(a))
-    with pytest.raises(RangeError, match=r"^backprop: the cross-entropy needs outputs between 0 and 1.* got 'tanh'"):
+    with pytest.raises(RangeError, match=r"^backprop: the cross-entropy needs an output layer.* got 'tanh'"):
         backprop(network, x, y, cost=cross_entropy, activation="tanh")
 
 

@@ -33,7 +33,7 @@ def by_a_loop(values, by, patience):
 
 @pytest.mark.parametrize("by", ["accuracy", "cost"])
 def test_the_best_network_and_the_end_are_those_of_a_loop_by_hand(digits, network, by):
-    """The best network equals, bit for bit, the network of a run without `keep` after the best epoch.
+    """The best network equals, bit for bit, the network that a run without `keep` has after that epoch.
 
     The validation accuracy and the validation cost rise and fall during this run.
     """

@@ -82,7 +82,7 @@ def test_the_message_of_a_failure_says_what_to_try(reason, advice):
 @pytest.mark.parametrize("reason", Reason)
 def test_a_message_names_only_a_step_size_that_the_rule_has(reason):
     if reason.name in ("UNCHANGED", "SATURATED"):
-        return  # only `train` reports these two reasons, and its rule has an eta
+        return  # only `train` reports these two reasons, and their texts always name eta
     assert "eta" not in Outcome(int(reason), step_size=None).message
     assert "eta" not in Outcome(int(reason), step_size="dt").message
 

@@ -675,7 +675,7 @@ BAD = {
     "cross-entropy of tanh outputs": (
         {"activation": "tanh", "cost": cross_entropy},
         RangeError,
-        "train: the cross-entropy needs outputs between 0 and 1.* got 'tanh'",
+        "train: the cross-entropy needs an output layer.* got 'tanh'",
     ),
     "tanh, kernel native": ({"activation": "tanh", "kernel": "native"}, RangeError, "only sigmoid neurons, got 'tanh'"),
     "array as eta": ({"eta": jnp.ones(2)}, DtypeError, "eta must be one real number"),

@@ -122,7 +122,7 @@ class Run:
 
     @property
     def status(self) -> int:
-        """The exit status. It is 1 if a task failed or was not run, if a row is not saved, or if the costs differ."""
+        """The exit status: 1 if a task failed or was not run, a row is not saved, or costs differ by over 5%."""
         bad = any(result.status in ("failed", "not run") for result in self.results)
         return int(bad or bool(self.unsaved) or bool(summary.unlike(list(self.rows.values()))))
 

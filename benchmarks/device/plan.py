@@ -86,10 +86,11 @@ TASKS = (
     Task(10, "torch-autotune", "steps compiled with max-autotune", 40, "torch_epochs:autotune", needs=("torch",)),
 )  # fmt: skip
 
+_BY_MEMCHECK = "memcheck rehearses the program, and the tests run the kernel's CPU emulation under GCC's sanitizers"
 # Every rehearsal skips these tasks. The values are the reasons.
 NOT_REHEARSED = {
-    "racecheck": "memcheck rehearses the same program, and the tests run the emulation under GCC's sanitizers",
-    "synccheck": "memcheck rehearses the same program, and the tests run the emulation under GCC's sanitizers",
+    "racecheck": _BY_MEMCHECK,
+    "synccheck": _BY_MEMCHECK,
     "ceilings-loops": "the loops are GPU code",
 }
 # A rehearsal runs the examined programs without these tools. The values are the reasons.

@@ -101,7 +101,7 @@ def make_part(
     if images.size == 0:
         raise DataError(
             f"{who}: {images_name} must hold at least one image of at least one pixel, got {images.shape}.\n"
-            "Add an image, or leave this split out."
+            "Add an image. Only the validation split may be left out."
         )
     images, labels = images.view(), labels.view()
     images.flags.writeable = labels.flags.writeable = False

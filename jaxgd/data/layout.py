@@ -33,8 +33,8 @@ class Layout(NamedTuple):
 def find_layout(who: str, folder: Path) -> Layout:
     """Return the files of the data set in a folder.
 
-    Raise DataError unless there is one file of images and one of labels for each split. A file may be present both
-    gzipped and unpacked.
+    Raise DataError unless there is one file of images and one of labels for training, for test and, if there are any,
+    for validation. A file may be present both gzipped and unpacked.
     """
     if os.path.isfile(folder):  # False, and no error, for a path that cannot be read
         advice = conversion([folder]) or _ADVICE

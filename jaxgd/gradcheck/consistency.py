@@ -25,13 +25,13 @@ from jaxgd.gradcheck.verdicts import Cause, Verdict
 from jaxgd.mesh.processes import on_host
 from jaxgd.typed import finfo
 
-# Two runs of f may differ by its noise plus _ROUNDINGS roundings, or plus the fraction _MOST of f if that is less.
-# Without _MOST, a difference as large as f would be allowed in bfloat16.
+# Two runs of f may differ by NOISES times its noise, plus the smaller of _ROUNDINGS roundings and the fraction _MOST of
+# f. Without _MOST, a difference as large as f would be allowed in bfloat16.
 _ROUNDINGS, _MOST = 1e3, 0.5
-# In the user's dtype, rounding alone can cause a large error, and no test can tell it from a wrong rule. So the error
-# of a gradient counts only under three conditions. The relative error exceeds _GROSS, or _GROSS_IN_FEW_DIGITS in dtypes
-# with fewer digits than float32. The error exceeds a hundred times the noise. The gradient far exceeds the rounding in
-# f and the smallest normal number of the dtype.
+# In the user's dtype, rounding alone can cause a large error, and no test can tell it from a wrong rule. So an error
+# of autodiff counts only under all of three conditions. The relative error exceeds _GROSS, or _GROSS_IN_FEW_DIGITS in
+# dtypes with fewer digits than float32. The error exceeds a hundred times the noise. The gradient far exceeds the
+# rounding in f and the smallest normal number of the dtype.
 _GROSS, _GROSS_IN_FEW_DIGITS, _FEW_DIGITS = 0.05, 0.5, 1e-5
 # A claim may always have an error of up to this multiple of autodiff's error in the same dtype.
 _TIMES = 30.0

@@ -22,10 +22,10 @@ class Examination:
     Attributes:
         d: The derivatives.
         sampler: The evaluation of f.
-        misfits: The caller's claims with their misfits.
+        misfits: All claims of the caller, each with its misfits.
         rtol: The user's tolerance, or None.
         rng: The random generator of the search.
-        lines: F along the directions of each leaf.
+        lines: For each leaf, the values of F(t) = ⟨w, f(x + t u)⟩ along its directions u.
         clock: The time that is left.
         slopes: The quotients of each leaf.
         unfinished: The leaves for which the time ran out before the quotients at many steps.
@@ -107,7 +107,7 @@ class Examination:
         if judgment.verdict is not Verdict.RIGHT:
             return judgment
         if leaf in self.d.even and len(each) > EVEN:
-            # The elements that move along EVEN contribute little to the gradient. If the other directions are right,
+            # Direction EVEN moves only elements that contribute little to the slope. If the other directions are right,
             # they decide about the leaf.
             others = core.combine([j for k, j in enumerate(each) if k != EVEN])
             judgment = others if others.verdict is Verdict.RIGHT else judgment
@@ -116,8 +116,8 @@ class Examination:
             if hidden and words not in self.d.notes:
                 self.d.notes.append(words)
         if leaf in claim.approximate:
-            # An approximate rule is nearly exact only for large cotangents. If the error is too large along one
-            # direction (UNSTEADY), that direction decides.
+            # The rule iterates to an absolute tolerance. If its error is too large along one direction (UNSTEADY),
+            # that direction decides.
             judgment = next((j for j in each if j.cause is Cause.UNSTEADY), judgment)
         return judgment
 
@@ -192,7 +192,7 @@ class Examination:
         return Check(f"{claim.name} is linear", verdict, Cause.DIFFERS, difference / size, tolerance / size, note)
 
     def _checked(self, name: str, difference: float, noise: float, scale: float, size: float, floor: float) -> Check:
-        """Judge a difference relative to the larger derivative. Report it relative to the reference."""
+        """Judge a difference relative to the larger derivative. Report it relative to a reference that is not small."""
         size = size if size > 0.1 * scale else scale
         if scale == 0 and difference == 0:
             return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0)
@@ -276,7 +276,7 @@ class Examination:
     def _every_element_is_right(self, claim: Derivative, i: int, search: locate.ElementSearch) -> bool:
         """Return True if all elements are right, and their errors are too small to explain the error of the leaf."""
         slopes, unit = self.slopes[i], np.abs(self.d.shared.directions[i][-1]).reshape(-1)
-        # Use direction 0: it uses the first cotangent, as the search does.
+        # Take the error along direction 0, because direction 0 and the search both use the first cotangent.
         difference = np.abs(claim.along[i, 0] - slopes.value[0])
         if len(search.index) < unit.size or (search.wrong | search.kink).any():
             return False

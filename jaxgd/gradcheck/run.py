@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 from jaxgd.mesh.processes import on_host
 from jaxgd.typed import finfo, jit, tree_leaves
 
-# The most bytes that run at once, unless one element is larger. Each element counts as one copy of the shared data.
+# The memory limit of the elements that run at once, in bytes. Each element counts as one copy of the shared data.
 _BYTES_AT_ONCE = 2**28
 _MODES = ("vmap", "jit", "eager")
 # The compiled programs of earlier checks. Beyond _MOST_PROGRAMS, the least recently used is dropped.
@@ -138,7 +138,7 @@ def _called(eqn: JaxprEqn) -> Iterator[tuple[Jaxpr, Sequence[object]]]:
 
 
 def _constants(jaxpr: Jaxpr, consts: Sequence[object]) -> Iterator[object]:
-    """Yield the constants of a jaxpr. Raise TypeError if it has a callback: the text does not identify its function."""
+    """Yield the constants of a jaxpr. Raise TypeError at a callback: a jaxpr's text does not identify its function."""
     yield from consts
     for eqn in jaxpr.eqns:
         if "callback" in eqn.primitive.name:

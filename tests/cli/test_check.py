@@ -440,7 +440,7 @@ RAISING = """
 
 
 @pytest.mark.bad_input
-def test_an_exception_in_a_case_shows_only_the_users_frames(jaxgd):
+def test_an_exception_in_a_case_hides_the_frames_of_jaxgd(jaxgd):
     write(RAISING)
     answer = jaxgd("check", "model.py")
     assert (answer.status, answer.out) == (2, "4 cases: 3 could not run, 1 skipped\n")
@@ -469,7 +469,7 @@ def test_other_cases_run_after_one_raises(jaxgd):
 
 
 def test_raise_if_wrong_in_a_case_reports_a_wrong_gradient(jaxgd):
-    """The report is printed once, even if only the exception holds it."""
+    """Each report is printed once, even if it reaches the command only in the GradientError."""
     write(
         """
         import jax.numpy as jnp, jaxgd

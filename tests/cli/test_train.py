@@ -524,7 +524,7 @@ MISUSE = {
     "unknown cost": (["--cost", "hinge"], f"--cost must be {' or '.join(COSTS)}, got 'hinge'."),
     "cross-entropy with tanh outputs": (
         ["--cost", "cross-entropy", "--activation", "tanh"],
-        "needs outputs between 0 and 1",
+        "needs an output layer",
     ),
     "l2 negative": (["--l2", -1], "l2 must be a finite number, 0 or more, got -1.0"),
     "l2 NaN": (["--l2", "nan"], "l2 must be a finite number, 0 or more, got nan"),

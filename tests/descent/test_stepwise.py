@@ -132,7 +132,7 @@ BAD = {
     "NaN in stop": (lambda: Descent(valley, wolfe(), Stop(cost=jnp.nan)).init(jnp.ones(2)), RangeError, "stop.cost"),
     "v0 is text": (lambda: Descent(valley, wolfe()).init("x"), DtypeError, "v0 must be"),
     "args hold text": (lambda: Descent(quadratic, wolfe()).init(jnp.ones(2), "x"), DtypeError, "args must hold"),
-    "cost of two numbers": (lambda: Descent(jnp.square, wolfe()).init(jnp.ones(2)), ShapeError, "one real scalar"),
+    "cost returns two numbers": (lambda: Descent(jnp.square, wolfe()).init(jnp.ones(2)), ShapeError, "one real scalar"),
     "state is an array": (lambda: Descent(valley, wolfe()).step(jnp.ones(2)), DtypeError, "state must be"),
     "state of a batch": (lambda: Descent(valley, RULE).step(batch()), ShapeError, r"a batch of shape \(2,\)"),
     "state of another rule": (lambda: Descent(valley, wolfe()).done(state()), RangeError, "another rule made it"),

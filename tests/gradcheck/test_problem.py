@@ -135,7 +135,7 @@ def test_the_settings_of_a_check_end_with_the_check():
 
 
 def test_strict_promotion_of_dtypes_and_ranks_is_no_obstacle():
-    """f and its rule mix dtypes in float64, but not in the user's float32."""
+    """The check runs f on float64 inputs, which meet a float32 constant. In float32, no dtypes are mixed."""
     constant = jnp.array([1, 2, 3], jnp.float32)
     rule = jax.custom_vjp(lambda x, factor: jnp.sum(jnp.sin(x) * constant))
     rule.defvjp(
@@ -161,7 +161,7 @@ EMPTY = {
 
 @pytest.mark.parametrize(("f", "x"), EMPTY.values(), ids=EMPTY)
 @pytest.mark.parametrize("order", [1, 2])
-def test_nothing_to_check_is_right(f, x, order):
+def test_a_check_without_elements_is_right(f, x, order):
     report = check_gradients(f, x, order=order)
     assert report.verdict == "right"
     assert report.checked == "nothing: all arguments or results are empty"
@@ -169,7 +169,7 @@ def test_nothing_to_check_is_right(f, x, order):
     assert "nothing" in str(report)
 
 
-def test_a_misfit_of_an_empty_leaf_is_wrong():
+def test_a_gradient_of_another_shape_than_its_empty_leaf_is_wrong():
     def gradient(p):
         return [p[0], jnp.zeros(3)]
 

@@ -1,4 +1,4 @@
-// The launch of cuda.cc as a handler for the CPU, which has no stream.
+// An FFI handler for the CPU that calls `launch` of cuda.cc without a stream.
 #include "cuda.cc"
 
 namespace {

@@ -293,7 +293,7 @@ def test_an_epoch_lowers_for_cuda(name, labels):
 
 NETWORK, ORDER, ETA = (0, None, None, None, None), (None, None, None, 0, None), (None, None, None, None, 0)
 ALL = (0, None, None, 0, 0)
-# The axes of a vmap. One mapped argument is enough to make a grid.
+# The axes of a vmap. Mapping the networks, the orders or η alone makes a grid.
 GRIDS = {"networks": NETWORK, "orders": ORDER, "η": ETA, "all": ALL}
 
 

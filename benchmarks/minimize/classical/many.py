@@ -170,7 +170,7 @@ def _brown(n: int) -> list[float]:
     return [alpha] * (n - 1) + [alpha ** (1 - n)]
 
 
-# For each problem: its residuals, its start for n variables, its point with C = 0 or None, and its number in MGH.
+# For each problem: its residuals, its start for n variables, a point with C = 0 (None if unknown), its number in MGH.
 _ZERO: dict[str, tuple[Callable[[Array], Array], Callable[[int], Numbers], Callable[[int], Numbers] | None, int]] = {
     "rosenbrock": (extended_rosenbrock, _repeated(-1.2, 1), _repeated(1), 21),
     "powell-singular": (powell_singular, _repeated(3, -1, 0, 1), _repeated(0), 22),
