@@ -1,8 +1,7 @@
 """Check a straight-through estimator: a function with the derivative of another function.
 
 `quantize` rounds weights to multiples of 1/4. Its derivative is 0, so descent cannot move. A straight-through estimator
-rounds too, but has the derivative of the identity. For this estimator, `check_gradients` reports `wrong`, unless
-`reference` is the identity.
+rounds too, but has the derivative of the identity: `check_gradients` needs the identity as `reference`.
 
 Source: Bengio, Léonard and Courville, arXiv 1308.3432 (2013).
 """

@@ -59,8 +59,9 @@ class Part(NamedTuple):
         patches: Attributes to replace.
         without: A regular expression. Checks with a matching name are dropped from the report. Empty to drop none.
         change: A function that changes a recorded examination, or None.
-        decides: None if a replay can remove the part. Otherwise a function of the reports and the examinations. It
-            returns True if the part may have changed them. The case is then checked again without the part.
+        decides: None if a replay, which does not evaluate f again, can remove the part. Otherwise a function of the
+            reports and the examinations. It returns True if the part may have changed them. The case is then checked
+            again without the part.
     """
 
     name: str
@@ -191,7 +192,7 @@ PARTS = (
     Part("gap test and small kinks", ((quotients, "slopes", _slopes_without_gap), _NOT_EXPLAINED)),
     Part("a claim of 0 where F does not change", (_judge_with(still=False),)),
     Part("a claim of 0 where the slope is negligible", everywhere("NEGLIGIBLE", -math.inf)),
-    Part("another entry supports the claim", everywhere("RIVAL", 0.0)),
+    Part("another estimate of the quotient supports the claim", everywhere("RIVAL", 0.0)),
     Part("F that varies within the smallest step", ((core, "combine", _combine_without_rough),)),
     Part("two right directions suffice → all must be right", ((core, "combine", _all_directions),)),
     Part("two right directions suffice → one suffices", ((core, "combine", _one_direction),)),
@@ -210,7 +211,7 @@ PARTS = (
     Part("every element is right", ((Examination, "_every_element_is_right", lambda *x: False),)),
     Part("verdict by single elements", ((Examination, "_after", lambda self, claim, i, *checks: checks[:2]),)),
     Part("an iteration in f", everywhere("ITERATION", -math.inf)),
-    Part("a rule with an absolute error", ((derive, "_APPROXIMATE", 0.0),), decides=_approximate),
+    Part("a rule that iterates to an absolute tolerance", ((derive, "_APPROXIMATE", 0.0),), decides=_approximate),
     Part("autodiff in the user's dtype = float64", without=r"^[a-z0-9]+ = float64$|^in its own dtype$"),
     Part("claim in the user's dtype = float64", without=r" in \w+ = float64$"),
     Part("tree, shapes and dtypes of a claim", without=r"^findings$| fits$"),

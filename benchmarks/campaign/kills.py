@@ -114,7 +114,7 @@ def _life(
         before = _names(parent)
         ending = yield Job(command(*argv, hook=point.install if point else None), parent, kill_after=after)
         if ending.status >= 0 or ending.hung:
-            # The command ended before the failpoint.
+            # The command ended before the kill, or hung.
             trouble = _trouble(ending)
             break
         counts[phase, moment] += 1

@@ -124,7 +124,10 @@ class Descent:
         return _step(*self._prepared(state, args))
 
     def done(self, state: DescentState[Any], *args: Any) -> Bool[Array, "*batch"]:
-        """Return True if a stopping test is met. The tests are those of `minimize`, without a limit on the updates.
+        """Return True if the descent is done.
+
+        A stopping test is met, C is infinite or NaN, or a traced number of the rule is out of range. The tests are
+        those of `minimize`, without a limit on the updates.
 
         Args:
             state: The state to test.

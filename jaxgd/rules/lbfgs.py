@@ -20,7 +20,8 @@ from jaxgd.typed import Generic, Tree, V, finfo, tree_leaves, tree_map, value_an
 # _SLOPE times its value at the start of the search.
 _DECREASE, _SLOPE = 1e-4, 0.9
 _TRIALS = 30
-# A rise of C that counts as rounding, relative to |C|: up to 8 eps, or up to eps^⅔ if the terms of C may cancel.
+# A rise of C that counts as rounding, relative to |C|: up to 8 eps, or up to eps^⅔ if the largest
+# |∂C/∂vᵢ| falls, because the terms of C may cancel.
 _SLACK, _CANCELED = 8, 2 / 3
 # A search ends before a step whose predicted decrease is below this fraction of the rounding error of C.
 _HOPELESS = 1e-3
@@ -73,15 +74,15 @@ def wolfe(memory: int = 10) -> Rule:
     search accepts a rise of C of up to eps^⅔ · |C|, because the terms of C may cancel. No step raises C by more than
     that.
 
-    A search starts at η = 1. It makes at most 30 trials, and fewer when its interval or its step is below the rounding
-    error. If no trial meets both conditions, the rule takes the trial with the lowest C of those that meet the first
-    condition. If no trial meets the first condition, Δv = 0, and the next search goes along −∇C. If that search fails
-    too, Δv = 0 until v or ∇C changes. If the memory of steps is empty, the first trial has the length of the last step.
-    Before the first step, this length is ‖v‖/10, or 1 for v = 0.
+    A search starts at η = 1. It makes at most 30 trials. It ends earlier if rounding hides the width of its interval,
+    or the decrease that the next trial promises. If no trial meets both conditions, the rule takes the trial with the
+    lowest C of those that meet the first condition. If no trial meets the first condition, Δv = 0, and the next search
+    goes along −∇C. If that search fails too, Δv = 0 until v or ∇C changes. If the memory of steps is empty, the first
+    trial has the length of the last step. Before the first step, this length is ‖v‖/10, or 1 for v = 0.
 
-    With bounds, the trials are projected onto the box. A variable that is on or beyond a bound after a short step along
-    −∇C moves along −∇C. B is restricted to the other variables. A trial beyond a bound needs to meet only the first
-    condition.
+    With bounds, the trials are projected onto the box. The variables that a short step along −∇C would take to or
+    beyond a bound move along −∇C, and B is restricted to the others. A trial beyond a bound needs to meet only the
+    first condition.
 
     Args:
         memory: The number of steps that B uses, 0 to 10⁶; by default 10. With 0, B is the identity, so each search
@@ -195,8 +196,8 @@ def _bounded_direction(
 ) -> tuple[V, V]:
     """Return a direction, and the mask of the variables that move by L-BFGS.
 
-    The variables that are on or beyond a bound after a short step along −g move along −g. The pairs are restricted to
-    the other variables.
+    The variables that a short step along −g takes to or beyond a bound move along −g. The pairs are restricted to the
+    other variables.
     """
     row = (state.known - 1) % memory
     step = scaled(-length * state.cosine[row] * state.ratio[row], unit)
@@ -261,7 +262,7 @@ class _Trial(NamedTuple):
 
 
 class _Searching(NamedTuple, Generic[V]):
-    low: _Trial  # the lowest trial that meets the first condition
+    low: _Trial  # the best trial so far: the lowest that meets the first condition, or the latest within rounding
     high: _Trial  # the other end of the interval; t = ∞ while this end is unknown
     t: Array  # the next trial
     best: tuple[Array, V]  # C and ∇C at `low`
@@ -283,8 +284,8 @@ def _search(
     """Make at most `most` trials. Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials.
 
     If the search fails, t is 0. With bounds, the trials are projected. A trial beyond a bound needs to meet only the
-    first condition, because the projected C has a kink at the bound. `short` is as in `predicted`, and `slope` is the
-    slope of C over all variables.
+    first condition, because the projected C has a kink at the bound. `short` is the gradient of the variables that
+    move along −∇C, and 0 for the others. `slope` is the slope of C over all variables.
     """
     kind = value.dtype
     size = jnp.where(slope < 0, -slope, 1)
