@@ -4,6 +4,7 @@ import importlib.util
 import os
 import pathlib
 import pkgutil
+import signal
 import zlib
 
 import browser
@@ -133,6 +134,19 @@ def keep_programs(config):
 
 
 @pytest.hookimpl(tryfirst=True)
+@pytest.fixture(scope="session", autouse=True)
+def _no_signal_is_ignored():
+    """Restore the default handlers of ignored signals, because Ctrl-C in a test would otherwise have no effect.
+
+    A shell script ignores SIGINT for its background jobs, and nohup ignores SIGHUP.
+    """
+    from jaxgd.cli.signals import NUMBERS
+
+    for number in NUMBERS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
 def pytest_cmdline_main(config):
     # This hook runs before xdist starts its processes, so it can still change their number.
     if gpu_run.is_requested(config):

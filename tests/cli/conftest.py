@@ -2,30 +2,17 @@ import contextlib
 import io
 import os
 import shutil
-import signal
 from typing import NamedTuple
 
 import pytest
 
 from jaxgd.cli import main
-from jaxgd.cli.signals import NUMBERS
 
 
 class Answer(NamedTuple):
     status: int
     out: str
     err: str
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_signal_is_ignored():
-    """Restore the default handlers of ignored signals, because the command would go on ignoring them.
-
-    A shell script ignores SIGINT for its background jobs, and nohup ignores SIGHUP.
-    """
-    for number in NUMBERS:
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture
