@@ -133,7 +133,6 @@ def keep_programs(config):
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-@pytest.hookimpl(tryfirst=True)
 @pytest.fixture(scope="session", autouse=True)
 def _no_signal_is_ignored():
     """Restore the default handlers of ignored signals, because Ctrl-C in a test would otherwise have no effect.
@@ -147,6 +146,7 @@ def _no_signal_is_ignored():
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     # This hook runs before xdist starts its processes, so it can still change their number.
     if gpu_run.is_requested(config):
