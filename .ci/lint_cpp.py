@@ -50,7 +50,7 @@ def units() -> list[tuple[Path, list[str]]]:
 
 
 def tidy(source: Path, flags: list[str]) -> list[str]:
-    """Return the command by which clang-tidy checks a source."""
+    """Return the clang-tidy command for a source."""
     return [tool("clang-tidy"), "--quiet", "--use-color=false", str(source), "--", *flags, "-Wcomma"]
 
 

@@ -25,7 +25,7 @@ def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any
     has the size of the same element of x, or of the root mean square if that element is 0. Directions 1, 3, … suit
     leaves that mix large and small elements. Signs are random, and sizes vary by up to a half, so that no two elements
     cancel. The fixed direction, which is the last one, holds the sizes of the elements of x, rounded to powers of two.
-    It serves to move one element at a time.
+    With it, the check moves one element at a time.
     """
     scale = scale_of(x)
     with np.errstate(divide="ignore", invalid="ignore"):
